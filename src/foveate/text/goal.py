@@ -1,0 +1,29 @@
+"""What a masking game is played for: its end condition, and the gain that its reward pays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.text.classifier import Prediction
+from foveate.text.probe import Probe
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Lower p(target | X) by `threshold` (AttExplainer, section 3.2 and equation 2)."""
+
+    threshold: float = 0.8
+    """ε: the drop in probability that counts as explained."""
+
+    def gain(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:
+        """Δp = p(target | X) − p(target | X')."""
+        return probe.probability[rows] - probe.target_probability(rows, prediction)
+
+    def reached(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Bool[Tensor, " rows"]:
+        return self.gain(probe, rows, prediction) >= self.threshold
+
+
+Goal = Explain

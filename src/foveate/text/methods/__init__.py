@@ -1,0 +1,1 @@
+"""The methods by name; one file a method (or family)."""
