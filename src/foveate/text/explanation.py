@@ -1,18 +1,36 @@
-"""Explanation: what one method found for one text."""
+"""Explanation: what one method found for one text, and the files it is kept in (JSONL, Parquet)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO, TypeVar
+
+from foveate.errors import RequestError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+T = TypeVar("T", str, int, float, bool, list, dict)
 
 
 @dataclass(frozen=True)
 class Token:
+    """A piece of the text as the classifier reads it."""
+
     text: str
     start: int
     """Character offset in the text (or, for segment 1, in the pair)."""
     end: int
     segment: int
+    """0 for the first text, 1 for the second of a pair."""
     special: bool
+    """Put there by the tokenizer; never masked."""
 
 
 @dataclass(frozen=True)
@@ -24,33 +42,382 @@ class Step:
     masked: tuple[int, ...]
     """All tokens masked after it."""
     probability: float
+    """p(label | X'), of the label that is explained."""
     delta_p: float
+    """By how much it is lower than with nothing masked."""
     label: str
     """What the classifier predicts now."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Explanation:
+    """Which tokens of one text carry the classifier's decision, and how a method found them."""
+
     text: str
     pair: str | None
+    """The second text, where the classifier reads two."""
     label: str
     """The label that is explained."""
     probability: float
+    """p(label | X), nothing masked."""
     tokens: tuple[Token, ...]
     masked: tuple[int, ...]
+    """The tokens found: with them masked, the decision falls."""
     scores: tuple[float, ...]
     """One a token; higher is more important, 0 on special tokens."""
     delta_p: float
+    """p(label | X) − p(label | X with `masked` masked)."""
     solved: bool
+    """Δp reached the threshold."""
     flipped: bool
+    """The predicted label changed."""
     final_label: str
+    """What is predicted with `masked` masked."""
     queries: int
+    """Rows that went through the classifier after the first prediction."""
     mask_rate: float
     """Masked tokens over tokens that can be masked."""
+    minimal: bool | None = None
+    """Whether it was verified that unmasking any one token loses the result; None: not checked."""
     path: tuple[Step, ...]
     method: str
     model: str
     threshold: float
+    """ε: the Δp that counts as explained."""
     truncated: bool
-    minimal: bool | None = None
+    """The text was longer than the model reads."""
     verification_queries: int = 0
+    """The rows that the check of minimality took, not counted in `queries`."""
+    explainer: Any = field(default=None, compare=False, repr=False)
+    """The Explainer that made it, for `plot`; no part of equality, of files, or of pickles."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as plain values, keys in a fixed order; `action` is an int where one token was toggled."""
+        values = {name: getattr(self, name) for name in _FIELDS}
+        values["tokens"] = [asdict(t) for t in self.tokens]
+        values["masked"] = list(self.masked)
+        values["scores"] = list(self.scores)
+        values["path"] = [
+            {
+                "action": s.action[0] if len(s.action) == 1 else list(s.action),
+                "masked": list(s.masked),
+                "probability": s.probability,
+                "delta_p": s.delta_p,
+                "label": s.label,
+            }
+            for s in self.path
+        ]
+        return values
+
+    def to_json(self, indent: int | None = None) -> str:
+        """`to_dict` as JSON; reading it back gives an equal explanation. Raises ValueError on NaN and infinity."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, indent=indent)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Explanation:
+        """The inverse of `to_dict`; raises RequestError where `values` is not an explanation."""
+        try:
+            tokens = tuple(
+                Token(_get(t, "text", str), *(_get(t, k, int) for k in ("start", "end", "segment")), _get(t, "special", bool))
+                for t in _get(values, "tokens", list)
+            )
+            path = tuple(
+                Step(
+                    action=_ints({"action": [a]} if type(a := _key(s, "action")) is int else s, "action", len(tokens)),
+                    masked=_ints(s, "masked", len(tokens)),
+                    probability=_get(s, "probability", float),
+                    delta_p=_get(s, "delta_p", float),
+                    label=_get(s, "label", str),
+                )
+                for s in _get(values, "path", list)
+            )
+            scores = tuple(_get({"scores": s}, "scores", float) for s in _get(values, "scores", list))
+            if len(scores) != len(tokens):
+                raise ValueError(f"it has {len(tokens)} tokens but {len(scores)} scores")
+            return cls(
+                text=_get(values, "text", str),
+                pair=None if values.get("pair") is None else _get(values, "pair", str),
+                label=_get(values, "label", str),
+                probability=_get(values, "probability", float),
+                tokens=tokens,
+                masked=_ints(values, "masked", len(tokens)),
+                scores=scores,
+                delta_p=_get(values, "delta_p", float),
+                solved=_get(values, "solved", bool),
+                flipped=_get(values, "flipped", bool),
+                final_label=_get(values, "final_label", str),
+                queries=_get(values, "queries", int),
+                mask_rate=_get(values, "mask_rate", float),
+                minimal=None if values.get("minimal") is None else _get(values, "minimal", bool),
+                path=path,
+                method=_get(values, "method", str),
+                model=_get(values, "model", str),
+                threshold=_get(values, "threshold", float),
+                truncated=_get(values, "truncated", bool),
+                verification_queries=_get({"verification_queries": 0, **values}, "verification_queries", int),
+            )
+        except ValueError as error:
+            raise RequestError(f"not an explanation: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Explanation:
+        """The inverse of `to_json`; raises RequestError where `text` is not an explanation."""
+        try:
+            values = json.loads(text, parse_constant=_refuse)
+        except ValueError as error:
+            raise RequestError(f"not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise RequestError("not an explanation: it is no JSON object")
+        return cls.from_dict(values)
+
+    def to_html(self) -> str:
+        """A page that shows the explanation step by step and needs nothing else."""
+        from foveate.viz.html import page
+
+        return page([self])
+
+    def plot(self, explainer: Any = None) -> Figure:
+        """Attention, label probabilities, features and Q values, step by step (AttExplainer, figure 5).
+
+        What the file does not hold is asked of the classifier again: of `explainer`, or else of the one that made
+        this explanation. Without either, the probabilities and the scores are drawn.
+        """
+        from foveate.viz.figures import plot
+
+        asked = self.explainer if explainer is None else explainer
+        return plot(self, getattr(asked, "classifier", None), getattr(asked, "agent", None))
+
+    def __str__(self) -> str:
+        from foveate.viz.terminal import plain
+
+        return plain(self)
+
+    def __rich__(self) -> RenderableType:
+        from foveate.viz.terminal import View
+
+        return View(self)
+
+    def _repr_html_(self) -> str:
+        from foveate.viz.html import fragment
+
+        return fragment(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle goes to another process; a whole classifier must not ride along.
+        return {**self.__dict__, "explainer": None}
+
+
+_FIELDS = tuple(name for name in Explanation.__dataclass_fields__ if name != "explainer")
+
+
+class Writer:
+    """A file of explanations that grows as they are found, and appears under its own name when it is closed.
+
+    A context manager. What was written before an error or Ctrl-C is kept; a file that was there before is replaced
+    only once there is something to replace it with.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.count = 0
+        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+
+    def __enter__(self) -> Self:
+        """Raises RequestError where the place cannot be written to, before any work is done."""
+        try:
+            if self.path.is_dir():
+                raise IsADirectoryError(0, "it is a directory")
+            self._open()
+        except OSError as error:
+            raise RequestError(f"cannot write {self.path}: {error.strerror}; name another file") from error
+        return self
+
+    def write(self, explanations: Iterable[Explanation]) -> None:
+        """Append explanations, in order."""
+        for explanation in explanations:
+            self._write(explanation)
+            self.count += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+        if kind is None or self.count:
+            os.replace(self._part, self.path)
+        else:
+            self._part.unlink()
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def _write(self, explanation: Explanation) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+class TextWriter(Writer):
+    """A writer of a text file in UTF-8."""
+
+    _file: TextIO
+
+    def _open(self) -> None:
+        self._file = self._part.open("w", encoding="utf-8", newline="\n")
+
+    def _close(self) -> None:
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+class JsonlWriter(TextWriter):
+    """One explanation a line, as `Explanation.to_json` has it."""
+
+    def _write(self, explanation: Explanation) -> None:
+        self._file.write(explanation.to_json() + "\n")
+
+
+class ParquetWriter(Writer):
+    """One explanation a row, nested as in the JSON (`action` is always a list), in row groups of `GROUP`."""
+
+    GROUP = 1000
+
+    def _open(self) -> None:
+        pyarrow, parquet = _arrow()
+        self._schema = _schema(pyarrow)
+        self._rows: list[dict[str, Any]] = []
+        self._table = pyarrow.Table
+        self._file = parquet.ParquetWriter(self._part, self._schema, compression="zstd")
+
+    def _write(self, explanation: Explanation) -> None:
+        row = explanation.to_dict()
+        for step, kept in zip(row["path"], explanation.path, strict=True):
+            step["action"] = list(kept.action)
+        self._rows.append(row)
+        if len(self._rows) == self.GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._file.write_table(self._table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def _close(self) -> None:
+        self._flush()
+        self._file.close()
+
+
+def open_writer(path: str | Path) -> Writer:
+    """The writer for a file's ending: .jsonl, .parquet or .html; raises RequestError on any other."""
+    ending = Path(path).suffix.lower()
+    if ending == ".jsonl":
+        return JsonlWriter(path)
+    if ending == ".parquet":
+        return ParquetWriter(path)
+    if ending in (".html", ".htm"):
+        from foveate.viz.html import HtmlWriter
+
+        return HtmlWriter(path)
+    raise RequestError(f"cannot write {path}: its name must end in .jsonl, .parquet or .html")
+
+
+def save(explanations: Iterable[Explanation], path: str | Path) -> None:
+    """Write explanations to a .jsonl, .parquet or .html file; the first two lose nothing."""
+    with open_writer(path) as writer:
+        writer.write(explanations)
+
+
+def read(path: str | Path) -> Iterator[Explanation]:
+    """The explanations of a .jsonl or .parquet file, one after another, so that a file of any size can be read.
+
+    Raises RequestError, with the line, where the file is none that `save` wrote.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in (".jsonl", ".parquet"):
+        raise RequestError(f"cannot read {path}: explanations are kept in files that end in .jsonl or .parquet")
+    if not Path(path).is_file():
+        raise RequestError(f"cannot read {path}: there is no such file")
+    yield from _read_jsonl(Path(path)) if ending == ".jsonl" else _read_parquet(Path(path))
+
+
+def load(path: str | Path) -> list[Explanation]:
+    """All explanations of a .jsonl or .parquet file. Raises RequestError, with the line, where it holds others."""
+    return list(read(path))
+
+
+def _read_jsonl(path: Path) -> Iterator[Explanation]:
+    # In bytes, lines end at \n alone; a text may hold any of Unicode's other line ends.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield Explanation.from_json(line)
+                except RequestError as error:
+                    raise RequestError(f"{path}, line {number}: {error}") from error
+
+
+def _read_parquet(path: Path) -> Iterator[Explanation]:
+    pyarrow, parquet = _arrow()
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(ParquetWriter.GROUP):
+                for number, row in enumerate(batch.to_pylist(), number + 1):
+                    yield Explanation.from_dict(row)
+    except RequestError as error:
+        raise RequestError(f"{path}, row {number}: {error}") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RequestError(f"{path} is no Parquet file, or it is broken after row {number}") from error
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise RequestError("Parquet files need pyarrow: pip install pyarrow, or name a .jsonl file") from error
+    return pyarrow, pyarrow.parquet
+
+
+def _schema(pa: Any) -> Any:
+    def struct(**fields: Any) -> Any:
+        return pa.struct([pa.field(name, kind, nullable=False) for name, kind in fields.items()])
+
+    def each(kind: Any) -> Any:
+        return pa.list_(pa.field("element", kind, nullable=False))
+
+    string, real, index, flag = pa.string(), pa.float64(), pa.int32(), pa.bool_()
+    token = struct(text=string, start=index, end=index, segment=index, special=flag)
+    step = struct(action=each(index), masked=each(index), probability=real, delta_p=real, label=string)
+    kinds = {"tokens": each(token), "masked": each(index), "scores": each(real), "path": each(step)}
+    kinds |= dict.fromkeys(("text", "pair", "label", "final_label", "method", "model"), string)
+    kinds |= dict.fromkeys(("probability", "delta_p", "mask_rate", "threshold"), real)
+    kinds |= dict.fromkeys(("solved", "flipped", "minimal", "truncated"), flag)
+    kinds |= dict.fromkeys(("queries", "verification_queries"), pa.int64())
+    return pa.schema([pa.field(name, kinds[name], nullable=name in ("pair", "minimal")) for name in _FIELDS])
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _key(values: Any, key: str) -> Any:
+    if not isinstance(values, Mapping) or key not in values:
+        raise ValueError(f"'{key}' is missing")
+    return values[key]
+
+
+def _get(values: Any, key: str, kind: type[T]) -> T:
+    value = _key(values, key)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"'{key}' is {json.dumps(value, default=str)[:40]}, which is no {kind.__name__}")
+    return value
+
+
+def _ints(values: Any, key: str, below: int | None = None) -> tuple[int, ...]:
+    found: Sequence[Any] = _get(values, key, list)
+    for value in found:
+        if type(value) is not int or (below is not None and not 0 <= value < below):
+            raise ValueError(f"'{key}' holds {value!r}, which is no token's number")
+    return tuple(found)
