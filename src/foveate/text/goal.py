@@ -25,5 +25,15 @@ class Explain:
     def reached(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Bool[Tensor, " rows"]:
         return self.gain(probe, rows, prediction) >= self.threshold
 
+    def distance(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:
+        """What is still missing, in log-odds: logit p(target | X') − logit (p(target | X) − ε), at least 0."""
+        now = probe.target_probability(rows, prediction).clamp(1e-4, 1 - 1e-4)
+        wanted = (probe.probability[rows] - self.threshold).clamp(1e-2, 1 - 1e-4)
+        return (now.logit() - wanted.logit()).clamp(min=0)
+
+    def reachable(self, probe: Probe, rows: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
+        """False where p(target | X) < ε: no mask can lower it by ε."""
+        return probe.probability[rows] >= self.threshold
+
 
 Goal = Explain

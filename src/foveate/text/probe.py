@@ -12,22 +12,34 @@ from foveate.text.classifier import Encoded, Prediction, Text, TextClassifier
 
 
 class Probe:
-    """A batch of texts under examination: what the classifier says of them, and what each further question cost.
+    """Texts under examination: what the classifier says of them, and what each further question cost.
 
-    The first prediction is free; every row after it, whichever method asks, goes through `query` and is counted
-    to its text.
+    The first prediction of a text is free; every row after it, whichever method asks, goes through `query` and is
+    counted to its text.
     """
 
     def __init__(
-        self, classifier: TextClassifier, texts: Sequence[Text] | Encoded, *, target: Int[Tensor, " texts"] | None = None
+        self,
+        classifier: TextClassifier,
+        texts: Sequence[Text] | Encoded,
+        *,
+        target: Int[Tensor, " texts"] | None = None,
+        opened: bool = True,
     ) -> None:
+        """`opened=False` leaves the first predictions to later calls of `open`, for corpora of which not all is read."""
         self.classifier = classifier
         self.encoded = texts if isinstance(texts, Encoded) else classifier.encode(texts)
-        self.first: Prediction = classifier.predict(self.encoded)
-        self.label: Int[Tensor, " texts"] = self.first.probabilities.argmax(1)
-        self.target: Int[Tensor, " texts"] = self.label if target is None else target
+        size = len(self.encoded)
+        self._asked = target
+        self.label: Int[Tensor, " texts"] = torch.full((size,), -1)
+        """The label that the classifier gives to the whole text; -1 where not yet opened."""
+        self.target: Int[Tensor, " texts"] = self.label.clone() if target is None else target
         """The label whose probability is explained; the predicted one unless another was asked for."""
-        self.queries: Int[Tensor, " texts"] = torch.zeros(len(self.encoded), dtype=torch.long)
+        self.probability: Float[Tensor, " texts"] = torch.zeros(size)
+        """p(target | X), nothing masked."""
+        self.queries: Int[Tensor, " texts"] = torch.zeros(size, dtype=torch.long)
+        if opened:
+            self.first = self.open(torch.arange(size))
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -36,17 +48,25 @@ class Probe:
     def maskable(self) -> Bool[Tensor, "texts tokens"]:
         return self.encoded.maskable
 
-    @property
-    def probability(self) -> Float[Tensor, " texts"]:
-        """p(target | X), nothing masked."""
-        return self.first.probabilities.gather(1, self.target[:, None]).squeeze(1)
+    def open(self, rows: Int[Tensor, " rows"], observe: bool = False) -> Prediction:
+        """The first prediction of the texts of `rows`, which is not a query."""
+        prediction = self.classifier.predict(self.encoded.select(rows), observe=observe)
+        self.label[rows] = prediction.logits.argmax(1)
+        if self._asked is None:
+            self.target[rows] = self.label[rows]
+        self.probability[rows] = self.target_probability(rows, prediction)
+        return prediction
 
     def query(
         self, rows: Int[Tensor, " rows"], visible: Bool[Tensor, "rows tokens"], observe: bool = False
     ) -> Prediction:
-        """Classify text `rows[i]` with the tokens of `visible[i]` shown, and count one query to it."""
+        """Classify text `rows[i]` with the tokens of `visible[i]` shown, and count one query to it.
+
+        What is observed is as wide as the longest of the rows.
+        """
         self.queries.index_add_(0, rows, torch.ones_like(rows))
-        return self.classifier.predict(self.encoded, rows, visible, observe)
+        asked = self.encoded.select(rows)
+        return self.classifier.predict(asked, None, visible[:, : asked.input_ids.shape[1]], observe)
 
     def target_probability(self, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:
         """p(target | X') of each row's text."""

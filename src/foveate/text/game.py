@@ -1,0 +1,185 @@
+"""MaskingGame: many texts at once, one token toggled a step (AttExplainer, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.text.classifier import Observation, Prediction
+from foveate.text.features import State
+from foveate.text.goal import Goal
+from foveate.text.probe import Probe
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one step of every running game brought."""
+
+    rows: Int[Tensor, " games"]
+    """The text that each game plays."""
+    visible: Bool[Tensor, "games tokens"]
+    prediction: Prediction
+    gain: Float[Tensor, " games"]
+    reached: Bool[Tensor, " games"]
+    """The goal was reached: d in equations 2 and 3."""
+    over: Bool[Tensor, " games"]
+    """Reached, out of steps, or nothing left to do."""
+
+
+class MaskingGame:
+    """A batch of running games; a finished one leaves, and the next text of `source` takes its place."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        goal: Goal,
+        source: Iterator[int],
+        *,
+        slots: int,
+        max_steps: int = 100,
+        toggle: bool = False,
+        reachable_only: bool = False,
+    ) -> None:
+        """`toggle=True` lets a masked token be shown again, as in the paper; else tokens are only ever masked.
+
+        `reachable_only=True` passes over texts whose end cannot be reached.
+        """
+        self.probe = probe
+        self.goal = goal
+        self.source = source
+        self.slots = slots
+        self.max_steps = max_steps
+        self.toggle = toggle
+        self.reachable_only = reachable_only
+        self.rows: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
+        self.steps: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
+        self.state: State | None = None
+        self._refill(torch.empty(0, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def actions(self) -> Bool[Tensor, "games tokens"]:
+        """The tokens that may be toggled now."""
+        assert self.state is not None
+        return self.state.maskable if self.toggle else self.state.maskable & self.state.visible
+
+    def step(self, action: Int[Tensor, " games"]) -> Turn:
+        """Toggle one token in every game. Costs each game's text one query."""
+        state = self.state
+        assert state is not None
+        visible = state.visible ^ F.one_hot(action, state.visible.shape[1]).bool()
+        prediction = self.probe.query(self.rows, visible, observe=True)
+        assert prediction.observation is not None
+        self.steps = self.steps + 1
+        self.state = _state(self.probe, self.goal, self.rows, visible, prediction)
+        reached = self.goal.reached(self.probe, self.rows, prediction)
+        stuck = ~self.actions.any(1)
+        turn = Turn(
+            rows=self.rows,
+            visible=visible,
+            prediction=prediction,
+            gain=self.goal.gain(self.probe, self.rows, prediction),
+            reached=reached,
+            over=reached | stuck | (self.steps >= self.max_steps),
+        )
+        self._refill(turn.over)
+        return turn
+
+    def _refill(self, over: Bool[Tensor, " games"]) -> None:
+        """New texts take the places of finished games; places stay in order, and close up when texts run out."""
+        wanted = self.slots if self.state is None else int(over.sum())
+        if not wanted:
+            return
+        fresh, new = self._deal(wanted)
+        if self.state is None:
+            self.rows, self.state, self.steps = fresh, new, torch.zeros_like(fresh)
+            return
+        place = torch.arange(len(self.rows))
+        place[over.nonzero().squeeze(1)[: len(fresh)]] = len(self.rows) + torch.arange(len(fresh))
+        keep = place[~over | (place >= len(self.rows))]
+        self.rows = torch.cat([self.rows, fresh])[keep]
+        self.steps = torch.cat([self.steps, torch.zeros_like(fresh)])[keep]
+        width = int(self.probe.encoded.lengths[self.rows].max()) if len(keep) else 0
+        self.state = _gather(self.state, new, keep, width)
+
+
+    def _deal(self, wanted: int) -> tuple[Int[Tensor, " games"], State | None]:
+        """Up to `wanted` new games, as many as the source still gives."""
+        rows, state = torch.empty(0, dtype=torch.long), None
+        while len(rows) < wanted:
+            fresh = torch.tensor([row for _, row in zip(range(wanted - len(rows)), self.source)], dtype=torch.long)
+            if not len(fresh):
+                break
+            prediction = self.probe.open(fresh, observe=True)
+            width = int(self.probe.encoded.lengths[fresh].max())
+            opened = _state(self.probe, self.goal, fresh, self.probe.encoded.real[fresh, :width], prediction)
+            keep = torch.ones_like(fresh, dtype=torch.bool)
+            if self.reachable_only:
+                keep = self.goal.reachable(self.probe, fresh)
+            if not keep.any():
+                continue
+            rows = torch.cat([rows, fresh[keep]])
+            width = int(self.probe.encoded.lengths[rows].max())
+            opened = _gather(opened, None, keep.nonzero().squeeze(1), width)
+            state = opened if state is None else _gather(state, opened, torch.arange(len(rows)), width)
+        return rows, state
+
+
+def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, prediction: Prediction) -> State:
+    width = visible.shape[1]
+    encoded = probe.encoded
+    assert prediction.observation is not None
+    return State(
+        observation=prediction.observation,
+        real=encoded.real[rows, :width],
+        maskable=encoded.maskable[rows, :width],
+        visible=visible,
+        segments=encoded.segments[rows, :width],
+        probabilities=prediction.probabilities,
+        target=probe.target[rows],
+        first_probability=probe.probability[rows],
+        threshold=goal.threshold,
+    )
+
+
+TOKEN_AXES = {"attention": (1, 2), "received": (2,), "pooled": (2,), "hidden": (1,)} | {
+    name: (1,) for name in ("real", "maskable", "visible", "segments")
+}
+
+
+def _gather(old: State, new: State | None, keep: Int[Tensor, " games"], width: int) -> State:
+    """The games `keep` of `old` followed by `new`, all `width` tokens wide."""
+
+    def join(name: str, a: Tensor, b: Tensor | None) -> Tensor:
+        axes = TOKEN_AXES.get(name, ())
+        a = _fit(a, axes, width)
+        return (a if b is None else torch.cat([a, _fit(b, axes, width)]))[keep]
+
+    o, p = old.observation, None if new is None else new.observation
+    observation = Observation(
+        **{f.name: join(f.name, getattr(o, f.name), p and getattr(p, f.name)) for f in fields(Observation)}
+    )
+    rest = {
+        f.name: join(f.name, getattr(old, f.name), new and getattr(new, f.name))
+        for f in fields(State)
+        if f.name not in ("observation", "threshold")
+    }
+    return State(observation=observation, threshold=old.threshold, **rest)
+
+
+def _fit(x: Tensor, axes: tuple[int, ...], width: int) -> Tensor:
+    """Pad or cut the token axes to `width`; what is cut is padding."""
+    for axis in axes:
+        if x.shape[axis] > width:
+            x = x.narrow(axis, 0, width)
+        elif x.shape[axis] < width:
+            pad = [0, 0] * (x.dim() - 1 - axis) + [0, width - x.shape[axis]]
+            x = F.pad(x, pad)
+    return x
