@@ -25,6 +25,8 @@ class Turn:
     visible: Bool[Tensor, "games tokens"]
     prediction: Prediction
     gain: Float[Tensor, " games"]
+    closer: Float[Tensor, " games"]
+    """How much of the goal's distance the step took off, in log-odds."""
     reached: Bool[Tensor, " games"]
     """The goal was reached: d in equations 2 and 3."""
     over: Bool[Tensor, " games"]
@@ -58,6 +60,7 @@ class MaskingGame:
         self.reachable_only = reachable_only
         self.rows: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
         self.steps: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
+        self.distance: Float[Tensor, " games"] = torch.empty(0)
         self.state: State | None = None
         self._refill(torch.empty(0, dtype=torch.bool))
 
@@ -79,6 +82,7 @@ class MaskingGame:
         assert prediction.observation is not None
         self.steps = self.steps + 1
         self.state = _state(self.probe, self.goal, self.rows, visible, prediction)
+        before, self.distance = self.distance, self.goal.distance(self.probe, self.rows, prediction)
         reached = self.goal.reached(self.probe, self.rows, prediction)
         stuck = ~self.actions.any(1)
         turn = Turn(
@@ -86,6 +90,7 @@ class MaskingGame:
             visible=visible,
             prediction=prediction,
             gain=self.goal.gain(self.probe, self.rows, prediction),
+            closer=before - self.distance,
             reached=reached,
             over=reached | stuck | (self.steps >= self.max_steps),
         )
@@ -97,22 +102,23 @@ class MaskingGame:
         wanted = self.slots if self.state is None else int(over.sum())
         if not wanted:
             return
-        fresh, new = self._deal(wanted)
+        fresh, far, new = self._deal(wanted)
         if self.state is None:
-            self.rows, self.state, self.steps = fresh, new, torch.zeros_like(fresh)
+            self.rows, self.state, self.steps, self.distance = fresh, new, torch.zeros_like(fresh), far
             return
         place = torch.arange(len(self.rows))
         place[over.nonzero().squeeze(1)[: len(fresh)]] = len(self.rows) + torch.arange(len(fresh))
         keep = place[~over | (place >= len(self.rows))]
         self.rows = torch.cat([self.rows, fresh])[keep]
         self.steps = torch.cat([self.steps, torch.zeros_like(fresh)])[keep]
+        self.distance = torch.cat([self.distance, far])[keep]
         width = int(self.probe.encoded.lengths[self.rows].max()) if len(keep) else 0
         self.state = _gather(self.state, new, keep, width)
 
 
-    def _deal(self, wanted: int) -> tuple[Int[Tensor, " games"], State | None]:
-        """Up to `wanted` new games, as many as the source still gives."""
-        rows, state = torch.empty(0, dtype=torch.long), None
+    def _deal(self, wanted: int) -> tuple[Int[Tensor, " games"], Float[Tensor, " games"], State | None]:
+        """Up to `wanted` new games (texts, their distances, their states), as many as the source still gives."""
+        rows, far, state = torch.empty(0, dtype=torch.long), torch.empty(0), None
         while len(rows) < wanted:
             fresh = torch.tensor([row for _, row in zip(range(wanted - len(rows)), self.source)], dtype=torch.long)
             if not len(fresh):
@@ -126,10 +132,11 @@ class MaskingGame:
             if not keep.any():
                 continue
             rows = torch.cat([rows, fresh[keep]])
+            far = torch.cat([far, self.goal.distance(self.probe, fresh, prediction)[keep]])
             width = int(self.probe.encoded.lengths[rows].max())
             opened = _gather(opened, None, keep.nonzero().squeeze(1), width)
             state = opened if state is None else _gather(state, opened, torch.arange(len(rows)), width)
-        return rows, state
+        return rows, far, state
 
 
 def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, prediction: Prediction) -> State:

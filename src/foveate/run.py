@@ -1,0 +1,171 @@
+"""A run directory: its settings, its checkpoint, its metrics; and how a run goes on after it was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from foveate.errors import RequestError
+
+FORMAT = "1"
+"""Of checkpoints; another one cannot be resumed."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write to a temporary name, then rename: a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a run needs to go on as if it had never stopped."""
+
+    tensors: Mapping[str, Tensor]
+    numbers: Mapping[str, Any]
+    """What JSON holds without loss."""
+
+
+class Run:
+    """A directory that one run writes to.
+
+    `settings.json` says what is run, `checkpoint.safetensors` where it stands, `metrics.jsonl` what was measured
+    (and `events.*` the same for TensorBoard).
+    """
+
+    def __init__(self, directory: str | Path, settings: Any, *, resume: bool = False, wandb: bool = False) -> None:
+        """Open a run.
+
+        Raises RequestError where the directory holds a run already and `resume` is off, or where it was started with
+        other settings.
+        """
+        self.directory = Path(directory)
+        self.checkpoint_file = self.directory / "checkpoint.safetensors"
+        described = json.dumps(dataclasses.asdict(settings), indent=1, default=str)
+        file = self.directory / "settings.json"
+        if file.exists() and not resume:
+            raise RequestError(f"{self.directory} holds a run already; add --resume to go on with it, or name another")
+        if file.exists() and json.loads(file.read_text()) != json.loads(described):
+            old, new = json.loads(file.read_text()), json.loads(described)
+            differ = ", ".join(sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)))
+            raise RequestError(f"{self.directory} was started with other settings ({differ}); resume with the same")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, described + "\n")
+        except OSError as error:
+            raise RequestError(f"cannot write to {self.directory}: {error.strerror}") from error
+        self._settings = json.loads(described)
+        self._wandb = wandb
+        self._board: Any = None
+        self._tracker: Any = None
+
+    def load(self) -> Checkpoint | None:
+        """The last checkpoint, or None where there is none yet.
+
+        Raises RequestError where it is unreadable or of another version.
+        """
+        with suppress(FileNotFoundError):
+            self.checkpoint_file.with_name("checkpoint.tmp").unlink()
+        if not self.checkpoint_file.exists():
+            self._keep_metrics(0)
+            return None
+        try:
+            with safe_open(self.checkpoint_file, "pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except SafetensorError as error:
+            raise RequestError(f"{self.checkpoint_file} cannot be read ({error}); start anew in another --run") from error
+        if about.get("format") != FORMAT:
+            raise RequestError(f"{self.checkpoint_file} is of another version of foveate; start anew in another --run")
+        numbers = json.loads(about["numbers"])
+        self._keep_metrics(numbers["step"])
+        return Checkpoint(tensors, numbers)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint, atomically. `numbers` must hold `step`."""
+        temporary = self.checkpoint_file.with_name("checkpoint.tmp")
+        tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+        save_file(tensors, temporary, metadata={"format": FORMAT, "numbers": json.dumps(dict(checkpoint.numbers))})
+        os.replace(temporary, self.checkpoint_file)
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append metrics of a step to metrics.jsonl, TensorBoard and, when asked for, W&B."""
+        with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.directory), purge_step=step)
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb:
+            if self._tracker is None:
+                self._tracker = self._start_wandb()
+            self._tracker.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+        if self._tracker is not None:
+            self._tracker.finish()
+
+    def _start_wandb(self) -> Any:
+        try:
+            import wandb
+        except ImportError as error:
+            raise RequestError("--wandb needs the package wandb: pip install foveate[wandb]") from error
+        # One id a directory, so that a resumed run goes on with its own curves.
+        return wandb.init(
+            project="foveate", id=self.directory.name, dir=self.directory, config=self._settings, resume="allow"
+        )
+
+    def _keep_metrics(self, step: int) -> None:
+        """Drop what was logged after the checkpoint: it will be logged again."""
+        file = self.directory / "metrics.jsonl"
+        if file.exists():
+            lines = [line for line in file.read_text().splitlines() if _step(line) <= step]
+            write_atomically(file, "".join(line + "\n" for line in lines))
+
+
+def _step(line: str) -> float:
+    """A metrics line's step; infinite where the line was cut short by a kill."""
+    try:
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")
+
+
+def flatten(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names under a prefix."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unflatten(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `flatten` put under the prefix."""
+    start = prefix + "."
+    return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser whose parameter groups do not change."""
+    state = optimiser.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, s in state.items() for name, value in s.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})

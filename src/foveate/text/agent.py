@@ -1,0 +1,109 @@
+"""Agent: a trained value network, and what it looks at. Saved and loaded the Hugging Face way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from foveate.errors import RequestError
+from foveate.text.features import State, token_features
+from foveate.text.qnetwork import NetworkSettings, build_network
+
+EMBEDDED = Path(__file__).parent.parent / "assets" / "agents"
+
+
+class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["foveate", "attexplainer"]):
+    """Reads the state of each game and values the toggling of every token.
+
+    `from_pretrained`, `save_pretrained` and `push_to_hub` come from huggingface_hub: safetensors and a config.json.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str],
+        inputs: int,
+        network: str = "context",
+        width: int = 96,
+        layers: int = 2,
+        heads: int = 4,
+        toggle: bool = False,
+        classifier: str | None = None,
+    ) -> None:
+        """`features` are groups of `foveate.text.features.FEATURES`, `inputs` their width together; `classifier` names
+        the one that the agent was trained on, null for an agent of any."""
+        super().__init__()
+        self.features = tuple(features)
+        self.inputs = inputs
+        self.toggle = toggle
+        self.classifier = classifier
+        self.network = build_network(NetworkSettings(network, width, layers, heads), inputs)  # type: ignore[arg-type]
+
+    def look(self, state: State) -> Float[Tensor, "games tokens features"]:
+        """The agent's features of each token.
+
+        Raises RequestError where they do not have the width that the agent was trained with.
+        """
+        features = token_features(state, self.features)
+        if features.shape[-1] != self.inputs:
+            raise RequestError(
+                f"this agent was trained for another classifier ({self.classifier}: {self.inputs} features a token, "
+                f"here {features.shape[-1]}); use --agent general, or train one with `foveate text train`"
+            )
+        return features
+
+    def forward(
+        self,
+        features: Float[Tensor, "games tokens features"],
+        visible: Bool[Tensor, "games tokens"],
+        real: Bool[Tensor, "games tokens"],
+    ) -> Float[Tensor, "games tokens"]:
+        return self.network(features, visible, real)
+
+    @torch.no_grad()
+    def values(self, state: State) -> Float[Tensor, "games tokens"]:
+        """Q of toggling each token; −∞ where that is not allowed."""
+        legal = state.maskable if self.toggle else state.maskable & state.visible
+        return self(self.look(state), state.visible, state.real).masked_fill(~legal, -torch.inf)
+
+    @classmethod
+    def load(cls, name: str | Path) -> Agent:
+        """An agent by the name of an embedded one, by directory, or by hub id; ready to play.
+
+        Raises RequestError where there is none, or the directory holds something else.
+        """
+        embedded = EMBEDDED / str(name)
+        place = embedded if embedded.is_dir() else name
+        try:
+            agent: Agent = cls.from_pretrained(str(place))
+        except (OSError, TypeError, KeyError, ValueError, RuntimeError) as error:
+            known = ", ".join(sorted(p.name for p in EMBEDDED.glob("*") if p.is_dir()))
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RequestError(
+                f"no agent at {name!s} ({reason}); embedded agents: {known}; or give a directory with config.json and "
+                "model.safetensors"
+            ) from error
+        return agent.eval().requires_grad_(False)
+
+
+def import_attexplainer(file: str | Path) -> Agent:
+    """An agent from a value network that the paper's authors published (`report_weights/*.bin`).
+
+    Raises RequestError where the file is not such a network.
+    """
+    agent = Agent(features=["statistics"], inputs=68, network="paper", toggle=True, classifier=None)
+    names = {"layer1": "hidden", "layer2": "output.0", "out": "output.2"}
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        renamed = {f"{names[k.rsplit('.', 1)[0]]}.{k.rsplit('.', 1)[1]}": v for k, v in state.items()}
+        agent.network.load_state_dict(renamed)
+    except FileNotFoundError as error:
+        raise RequestError(f"no such file: {file}") from error
+    except Exception as error:  # torch.load names no common class for what a foreign file can make it raise
+        raise RequestError(f"{file} is not a value network of AttExplainer: {type(error).__name__}") from error
+    return agent.eval().requires_grad_(False)

@@ -1,0 +1,425 @@
+"""`foveate text train`: play, learn, evaluate, checkpoint, log. A killed run goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.errors import RequestError
+from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_optimiser, unflatten
+from foveate.text.agent import Agent
+from foveate.text.classifier import Observation, TextClassifier
+from foveate.text.dqn import Learner, LearnerSettings
+from foveate.text.features import State
+from foveate.text.game import MaskingGame, Turn
+from foveate.text.goal import Explain, Goal
+from foveate.text.inputs import read_texts
+from foveate.text.methods.agent import play
+from foveate.text.probe import Probe
+from foveate.text.qnetwork import NetworkSettings
+from foveate.text.replay import Replay
+from foveate.text.reward import RewardSettings, reward
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training run."""
+
+    model: tuple[str, ...]
+    """Classifiers, by directory or hub id; with several, the agent learns to play on all."""
+    data: tuple[str, ...]
+    """Training texts for each classifier: a JSONL, CSV or TSV file, or a `datasets` hub id."""
+    run: str
+    """The directory that the run writes to; the trained agent is in RUN/agent."""
+    validation: tuple[str, ...] = ()
+    """Texts to evaluate on while training, one file a classifier; none: texts held out from the training data."""
+    task: Literal["explain"] = "explain"
+    """What the agent learns."""
+    threshold: tuple[float, ...] = (0.8,)
+    """ε for each classifier, or one for all."""
+    features: tuple[str, ...] = ("relative-histograms", "layers", "hidden", "context", "labels")
+    """Groups of features that the agent sees; see foveate.text.features."""
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    """The value network."""
+    learner: LearnerSettings = field(default_factory=LearnerSettings)
+    """How it learns."""
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    """What a step pays."""
+    toggle: bool = False
+    """Let masked tokens be shown again."""
+    reachable_only: bool = True
+    """Learn only from texts whose end can be reached."""
+    steps: int = 60_000
+    """Queries to play for."""
+    games: int = 64
+    """Games played at once, shared out among the classifiers."""
+    updates: int = 2
+    """Updates of the network after every step of all games."""
+    warmup: int = 2_000
+    """Queries before the first update."""
+    greedy: float = 0.7
+    """Share of moves that are the agent's best; the others are random."""
+    max_steps: int = 100
+    """Steps after which a game ends (M)."""
+    tokens: int = 48
+    """Longer texts are left out of training."""
+    min_tokens: int = 0
+    """Shorter ones too (SST-2's training set is mostly phrases)."""
+    texts: int = 30_000
+    """Training texts drawn from the data."""
+    seed: int = 0
+    """Of everything random."""
+    evaluate_every: int = 10_000
+    """Queries between evaluations."""
+    evaluate_texts: int = 200
+    """Validation texts a classifier."""
+    checkpoint_every: int = 20_000
+    """Queries between checkpoints."""
+    threads: int = 0
+    """CPU threads; 0 for torch's own choice. Bit-for-bit resuming asks for the same number."""
+    wandb: bool = False
+    """Track with Weights & Biases too (WANDB_MODE=offline needs no network)."""
+    resume: bool = False
+    """Go on with the run that is in the directory."""
+
+
+def paper(settings: TrainingSettings) -> TrainingSettings:
+    """The same run as the paper has it, to the letter (sections 3.2, 3.3, 4.1, equations 2, 4 and 5, algorithm 1)."""
+    return replace(
+        settings,
+        features=("statistics",),
+        network=NetworkSettings(kind="paper"),
+        learner=LearnerSettings(
+            learning_rate=1e-4,
+            batch_size=256,
+            discount=0.9,
+            n_step=1,
+            target="taken",
+            loss="square",
+            replace_every=100,
+            clip_norm=None,
+            capacity=100_000,
+        ),
+        reward=RewardSettings(kind="paper"),
+        toggle=True,
+        reachable_only=False,
+        greedy=0.7,
+    )
+
+
+@dataclass
+class Corpus:
+    """A classifier, its training texts in an endless shuffled order, and the games played on them."""
+
+    probe: Probe
+    goal: Goal
+    game: MaskingGame
+    order: ShuffledRows
+    validation: Probe
+
+
+class ShuffledRows(Iterator[int]):
+    """Rows 0..n−1 in a new random order every epoch, for ever; `drawn` is all the state there is."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.drawn = 0
+        self._epoch = -1
+        self._order: list[int] = []
+
+    def __next__(self) -> int:
+        epoch, place = divmod(self.drawn, self.size)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+            self._order, self._epoch = torch.randperm(self.size, generator=generator).tolist(), epoch
+        self.drawn += 1
+        return self._order[place]
+
+
+def train(settings: TrainingSettings) -> Path:
+    """Train an agent; returns its directory.
+
+    Raises RequestError for settings that do not fit together, unreadable data, or a loss that is not a number (the
+    last checkpoint stays as it was).
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    run = Run(settings.run, replace(settings, resume=False), resume=settings.resume, wandb=settings.wandb)
+    checkpoint = run.load()
+    trainer = Trainer(settings)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    try:
+        for metrics in trainer.play(run):
+            run.log(trainer.step, metrics)
+    finally:
+        run.close()
+    directory = Path(settings.run) / "agent"
+    trainer.agent.save_pretrained(directory)
+    return directory
+
+
+class Trainer:
+    """The state of a run, and the loop that moves it on."""
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        self.settings = settings
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.corpora = _corpora(settings)
+        features = self._example_features()
+        self.agent = Agent(
+            features=list(settings.features),
+            inputs=features,
+            network=settings.network.kind,
+            width=settings.network.width,
+            layers=settings.network.layers,
+            heads=settings.network.heads,
+            toggle=settings.toggle,
+            classifier=settings.model[0] if len(settings.model) == 1 else None,
+        )
+        self.learner = Learner(self.agent, settings.learner)
+        self.replay = Replay(
+            settings.learner.capacity,
+            sum(c.game.slots for c in self.corpora),
+            settings.tokens,
+            features,
+            discount=settings.learner.discount,
+            n_step=settings.learner.n_step,
+            exponent=settings.learner.priority_exponent,
+        )
+        self.step = 0
+        """Queries played so far."""
+
+    def play(self, run: Run) -> Iterator[dict[str, float]]:
+        """Play and learn until the steps are done; gives metrics at every evaluation, and saves checkpoints."""
+        settings = self.settings
+        losses: list[float] = []
+        gains: list[float] = []
+        started, start = time.monotonic(), self.step
+        progress = _Progress(settings.steps, start)
+        while self.step < settings.steps:
+            gains.append(self._play_step())
+            if self.step >= settings.warmup:
+                losses += [self._learn() for _ in range(settings.updates)]
+            progress.show(self.step)
+            if self._passed(settings.evaluate_every) or self.step >= settings.steps:
+                rate = (self.step - start) / (time.monotonic() - started)
+                metrics = {"queries_per_second": rate, "reward": sum(gains) / len(gains)}
+                if losses:
+                    metrics["loss"] = sum(losses) / len(losses)
+                metrics |= self._evaluate()
+                progress.say(self.step, metrics)
+                yield metrics
+                losses, gains = [], []
+            if self._passed(settings.checkpoint_every) or self.step >= settings.steps:
+                run.save(self.checkpoint())
+        progress.close()
+
+    def _passed(self, every: int) -> bool:
+        """Whether the last step of all games passed a multiple of `every`."""
+        return self.step // every > (self.step - self.replay.games) // every
+
+    def _play_step(self) -> float:
+        """One step of every game, stored for replay; returns the mean reward."""
+        parts = [self._play_corpus(corpus) for corpus in self.corpora]
+        whole = {name: _stack([part[name] for part in parts]) for name in parts[0]}
+        self.replay.add(**whole)
+        self.step += self.replay.games
+        return float(whole["reward"].mean())
+
+    @torch.no_grad()
+    def _play_corpus(self, corpus: Corpus) -> dict[str, Tensor]:
+        game = corpus.game
+        state, legal = game.state, game.actions
+        assert state is not None
+        # Half precision is what replay keeps, so the agent acts on what it learns from.
+        features = self.agent.look(state).half()
+        values = self.agent(features.float(), state.visible, state.real).masked_fill(~legal, -torch.inf)
+        random = torch.multinomial(legal.float(), 1, generator=self.generator).squeeze(1)
+        greedy = torch.rand(len(game), generator=self.generator) < self.settings.greedy
+        action = torch.where(greedy, values.argmax(1), random)
+        turn = game.step(action)
+        return {
+            "features": features,
+            "visible": state.visible,
+            "real": state.real,
+            "legal": legal,
+            "action": action,
+            "reward": _reward(self.settings.reward, corpus.probe, turn),
+            "over": turn.over,
+        }
+
+    def _learn(self) -> float:
+        learner = self.settings.learner
+        batch = self.replay.sample(learner.batch_size, learner.importance_exponent, self.generator)
+        loss, error = self.learner.learn(batch)
+        if not loss < float("inf"):
+            raise RequestError(f"the loss is {loss} at step {self.step}; the last checkpoint is as it was")
+        self.replay.update(batch.index, error)
+        return loss
+
+    def _evaluate(self) -> dict[str, float]:
+        """The paper's measures on the validation texts that can be explained, one set a classifier."""
+        metrics: dict[str, float] = {}
+        for number, corpus in enumerate(self.corpora):
+            probe = corpus.validation
+            probe.queries.zero_()
+            explanations = play(probe, corpus.goal, self.agent, max_steps=self.settings.max_steps)
+            able = [e for e in explanations if e.probability >= corpus.goal.threshold]
+            prefix = f"{number}/" if len(self.corpora) > 1 else ""
+            for name, value in {
+                "fidelity": [e.flipped for e in able],
+                "queries": [e.queries for e in able],
+                "mask_rate": [e.mask_rate for e in able],
+                "delta_p": [e.delta_p for e in able],
+                "solved": [e.solved for e in able],
+            }.items():
+                metrics[prefix + name] = sum(value) / max(len(value), 1)
+        return metrics
+
+    def _example_features(self) -> int:
+        from foveate.text.features import token_features
+
+        widths = {token_features(c.game.state, self.settings.features).shape[-1] for c in self.corpora if c.game.state}
+        if len(widths) != 1:
+            raise RequestError(
+                f"the features {', '.join(self.settings.features)} have another width on each classifier; for several "
+                "classifiers take features that fit any: --features relative-histograms profile geometry context"
+            )
+        return widths.pop()
+
+    def checkpoint(self) -> Checkpoint:
+        tensors = (
+            flatten("network", self.agent.state_dict())
+            | flatten("target", self.learner.target.state_dict())
+            | flatten("optimiser", optimiser_tensors(self.learner.optimiser))
+            | flatten("replay", self.replay.state_dict())
+            | {"generator": self.generator.get_state()}
+        )
+        for number, corpus in enumerate(self.corpora):
+            tensors |= flatten(f"corpus{number}", _corpus_tensors(corpus))
+        numbers = {
+            "step": self.step,
+            "updates": self.learner.updates,
+            "drawn": [corpus.order.drawn for corpus in self.corpora],
+        }
+        return Checkpoint(tensors, numbers)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        tensors, numbers = checkpoint.tensors, checkpoint.numbers
+        self.agent.load_state_dict(unflatten("network", tensors))
+        self.learner.target.load_state_dict(unflatten("target", tensors))
+        restore_optimiser(self.learner.optimiser, unflatten("optimiser", tensors))
+        self.replay.load_state_dict(unflatten("replay", tensors))
+        self.generator.set_state(tensors["generator"])
+        self.step, self.learner.updates = numbers["step"], numbers["updates"]
+        for number, corpus in enumerate(self.corpora):
+            _restore_corpus(corpus, unflatten(f"corpus{number}", tensors))
+            corpus.order.drawn = numbers["drawn"][number]
+
+
+def _corpora(settings: TrainingSettings) -> list[Corpus]:
+    count = len(settings.model)
+    if len(settings.data) != count or len(settings.validation) not in (0, count):
+        raise RequestError(f"{count} classifiers need as many --data, and as many --validation or none")
+    thresholds = settings.threshold if len(settings.threshold) == count else settings.threshold[:1] * count
+    slots = [settings.games // count + (i < settings.games % count) for i in range(count)]
+    return [
+        _corpus(settings, number, Explain(thresholds[number]), slots[number])
+        for number in range(count)
+    ]
+
+
+def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> Corpus:
+    classifier = TextClassifier.from_pretrained(settings.model[number])
+    texts = read_texts(settings.data[number])
+    shuffle = torch.Generator().manual_seed(settings.seed)
+    texts = [texts[i] for i in torch.randperm(len(texts), generator=shuffle).tolist()]
+    if settings.validation:
+        held_out = read_texts(settings.validation[number])[: settings.evaluate_texts]
+    else:
+        held_out, texts = texts[: settings.evaluate_texts], texts[settings.evaluate_texts :]
+    encoded = classifier.encode(texts[: settings.texts])
+    fits = (encoded.lengths <= settings.tokens) & (encoded.lengths >= settings.min_tokens) & encoded.maskable.any(1)
+    if not fits.any():
+        raise RequestError(
+            f"no text of {settings.data[number]} has {settings.min_tokens} to {settings.tokens} tokens; change "
+            "--min-tokens or --tokens"
+        )
+    probe = Probe(classifier, encoded.select(fits.nonzero().squeeze(1)), opened=False)
+    order = ShuffledRows(len(probe), settings.seed)
+    game = MaskingGame(
+        probe,
+        goal,
+        order,
+        slots=slots,
+        max_steps=settings.max_steps,
+        toggle=settings.toggle,
+        reachable_only=settings.reachable_only,
+    )
+    return Corpus(probe, goal, game, order, Probe(classifier, held_out))
+
+
+def _reward(settings: RewardSettings, probe: Probe, turn: Turn) -> Float[Tensor, " games"]:
+    masked = (probe.maskable[turn.rows, : turn.visible.shape[1]] & ~turn.visible).sum(1)
+    return reward(settings, turn, probe.encoded.lengths[turn.rows], masked)
+
+
+def _stack(parts: Sequence[Tensor]) -> Tensor:
+    """Games of several classifiers in one batch, padded to the longest."""
+    width = max(p.shape[1] for p in parts) if parts[0].dim() > 1 else 0
+    if width:
+        parts = [torch.nn.functional.pad(p, [0, 0] * (p.dim() - 2) + [0, width - p.shape[1]]) for p in parts]
+    return torch.cat(list(parts))
+
+
+def _corpus_tensors(corpus: Corpus) -> dict[str, Tensor]:
+    game, probe = corpus.game, corpus.probe
+    assert game.state is not None
+    state = {f.name: getattr(game.state, f.name) for f in fields(State) if f.name not in ("observation", "threshold")}
+    seen = {f.name: getattr(game.state.observation, f.name) for f in fields(Observation)}
+    return (
+        {"label": probe.label, "target": probe.target, "probability": probe.probability}
+        | {"rows": game.rows, "steps": game.steps, "distance": game.distance}
+        | flatten("state", state)
+        | flatten("observation", seen)
+    )
+
+
+def _restore_corpus(corpus: Corpus, tensors: dict[str, Tensor]) -> None:
+    game, probe = corpus.game, corpus.probe
+    probe.label, probe.target, probe.probability = tensors["label"], tensors["target"], tensors["probability"]
+    game.rows, game.steps, game.distance = tensors["rows"], tensors["steps"], tensors["distance"]
+    seen: Any = unflatten("observation", tensors)
+    state: Any = unflatten("state", tensors)
+    game.state = State(observation=Observation(**seen), threshold=corpus.goal.threshold, **state)
+
+
+class _Progress:
+    """A bar on a terminal; a line an evaluation elsewhere."""
+
+    def __init__(self, total: int, start: int) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=total, initial=start, unit="query", disable=not sys.stderr.isatty())
+
+    def show(self, step: int) -> None:
+        self.bar.update(step - self.bar.n)
+
+    def say(self, step: int, metrics: dict[str, float]) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"{step}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()), file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()
