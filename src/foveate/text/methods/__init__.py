@@ -1,1 +1,75 @@
-"""The methods by name; one file a method (or family)."""
+"""The methods by name; one file a method (or family).
+
+An attribution scores tokens, and a protocol makes a mask of the scores: early stopping, or with `:positive` behind the
+name the paper's. A search returns its mask itself, and so does the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foveate.errors import RequestError
+from foveate.text.explanation import Explanation
+from foveate.text.goal import Goal
+from foveate.text.methods import attention, random, search
+from foveate.text.methods.protocols import fork, mask_in_order, mask_positive
+from foveate.text.probe import Probe
+
+__all__ = ["ATTRIBUTIONS", "METHODS", "SEARCHES", "attribute", "fork", "mask_in_order", "mask_positive", "run"]
+
+Attribution = Callable[[Probe, Goal, torch.Generator], Float[Tensor, "texts tokens"]]
+Search = Callable[[Probe, Goal, torch.Generator, int], list[Explanation]]
+
+ATTRIBUTIONS: dict[str, Attribution] = {
+    "random": random.random,
+    "attention": attention.received,
+    "attention-cls": attention.from_pooled,
+}
+
+SEARCHES: dict[str, Search] = {
+    "greedy": search.greedy,
+}
+
+METHODS: tuple[str, ...] = (
+    "agent",
+    *(name + protocol for name in ATTRIBUTIONS for protocol in ("", ":positive")),
+    *SEARCHES,
+)
+"""All names that `run` takes."""
+
+
+def attribute(name: str, probe: Probe, goal: Goal, rng: torch.Generator) -> Float[Tensor, "texts tokens"]:
+    """The scores that an attribution method gives to each token, its queries counted by the probe."""
+    _known(name, tuple(ATTRIBUTIONS))
+    return ATTRIBUTIONS[name](probe, goal, rng)
+
+
+def run(
+    name: str, probe: Probe, goal: Goal, rng: torch.Generator, agent: Any = None, max_steps: int = 100
+) -> list[Explanation]:
+    """Explain the probe's texts with the method of that name.
+
+    `agent` is for the method "agent". Raises RequestError where the name is unknown or what it needs is not installed.
+    """
+    _known(name, METHODS)
+    if name == "agent":
+        from foveate.text.methods.agent import run as play
+
+        return play(probe, goal, rng, agent, max_steps)
+    if name in SEARCHES:
+        return SEARCHES[name](probe, goal, rng, max_steps)
+    base, _, protocol = name.partition(":")
+    scores = attribute(base, probe, goal, rng)
+    if protocol == "positive":
+        return mask_positive(probe, goal, scores, name)
+    return mask_in_order(probe, goal, scores, name, max_steps)
+
+
+def _known(name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        raise RequestError(f"unknown method {name!r}; choose one of {', '.join(names)}")
