@@ -118,7 +118,11 @@ class Explanation:
         """The inverse of `to_dict`; raises RequestError where `values` is not an explanation."""
         try:
             tokens = tuple(
-                Token(_get(t, "text", str), *(_get(t, k, int) for k in ("start", "end", "segment")), _get(t, "special", bool))
+                Token(
+                    _get(t, "text", str),
+                    *(_get(t, k, int) for k in ("start", "end", "segment")),
+                    _get(t, "special", bool),
+                )
                 for t in _get(values, "tokens", list)
             )
             path = tuple(
@@ -238,7 +242,9 @@ class Writer:
             self._write(explanation)
             self.count += 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
         if kind is None or self.count:
             os.replace(self._part, self.path)

@@ -147,7 +147,7 @@ def _item(explanation: Explanation, number: int) -> str:
     short = " ⁄ ".join(_runs(cut, e.masked) for cut in pieces(e))
     to = f" → {_text(e.final_label)}" if e.flipped else f" {e.probability:.2f} → {e.probability - e.delta_p:.2f}"
     return (
-        f'<details{" class=solved" if e.solved else ""}{" open" if number == 1 else ""}>'
+        f"<details{' class=solved' if e.solved else ''}{' open' if number == 1 else ''}>"
         f'<summary><span class="n">{number}</span><span class="fv-short" dir="auto">{short}</span>'
         f'<span class="to">{_text(e.label)}{to}</span></summary>{_body(e)}</details>\n'
     )
