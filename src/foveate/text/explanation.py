@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 from foveate.errors import RequestError
 
@@ -119,9 +119,11 @@ class Explanation:
         try:
             tokens = tuple(
                 Token(
-                    _get(t, "text", str),
-                    *(_get(t, k, int) for k in ("start", "end", "segment")),
-                    _get(t, "special", bool),
+                    text=_get(t, "text", str),
+                    start=_get(t, "start", int),
+                    end=_get(t, "end", int),
+                    segment=_get(t, "segment", int),
+                    special=_get(t, "special", bool),
                 )
                 for t in _get(values, "tokens", list)
             )
@@ -160,7 +162,7 @@ class Explanation:
                 truncated=_get(values, "truncated", bool),
                 verification_queries=_get({"verification_queries": 0, **values}, "verification_queries", int),
             )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise RequestError(f"not an explanation: {error}") from error
 
     @classmethod
@@ -226,7 +228,7 @@ class Writer:
         self.count = 0
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Writer:
         """Raises RequestError where the place cannot be written to, before any work is done."""
         try:
             if self.path.is_dir():
@@ -288,10 +290,10 @@ class ParquetWriter(Writer):
     GROUP = 1000
 
     def _open(self) -> None:
-        pyarrow, parquet = _arrow()
-        self._schema = _schema(pyarrow)
+        from pyarrow import parquet
+
+        self._schema = _schema()
         self._rows: list[dict[str, Any]] = []
-        self._table = pyarrow.Table
         self._file = parquet.ParquetWriter(self._part, self._schema, compression="zstd")
 
     def _write(self, explanation: Explanation) -> None:
@@ -303,8 +305,10 @@ class ParquetWriter(Writer):
             self._flush()
 
     def _flush(self) -> None:
+        from pyarrow import Table
+
         if self._rows:
-            self._file.write_table(self._table.from_pylist(self._rows, schema=self._schema))
+            self._file.write_table(Table.from_pylist(self._rows, schema=self._schema))
             self._rows = []
 
     def _close(self) -> None:
@@ -362,29 +366,25 @@ def _read_jsonl(path: Path) -> Iterator[Explanation]:
 
 
 def _read_parquet(path: Path) -> Iterator[Explanation]:
-    pyarrow, parquet = _arrow()
-    number = 0
+    from pyarrow import ArrowException, parquet
+
+    done = 0
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(ParquetWriter.GROUP):
-                for number, row in enumerate(batch.to_pylist(), number + 1):
+                for row in batch.to_pylist():
                     yield Explanation.from_dict(row)
+                    done += 1
     except RequestError as error:
-        raise RequestError(f"{path}, row {number}: {error}") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise RequestError(f"{path} is no Parquet file, or it is broken after row {number}") from error
+        raise RequestError(f"{path}, row {done + 1}: {error}") from error
+    except (ArrowException, OSError) as error:
+        raise RequestError(f"{path} is no Parquet file, or it is broken after row {done}") from error
 
 
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise RequestError("Parquet files need pyarrow: pip install pyarrow, or name a .jsonl file") from error
-    return pyarrow, pyarrow.parquet
+def _schema() -> Any:
+    """The JSON's keys as columns; only `pair` and `minimal` may be null."""
+    import pyarrow as pa
 
-
-def _schema(pa: Any) -> Any:
     def struct(**fields: Any) -> Any:
         return pa.struct([pa.field(name, kind, nullable=False) for name, kind in fields.items()])
 
