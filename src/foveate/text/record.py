@@ -69,7 +69,7 @@ class Record:
         """
         probe, encoded = self.probe, self.probe.encoded
         labels = probe.classifier.labels
-        scores = torch.where(encoded.maskable, scores.to(encoded.maskable.device), 0).tolist()
+        shares = torch.where(encoded.maskable, scores.to(encoded.maskable.device), 0).tolist()
         tokens = _tokens(probe)
         paths = self._paths()
         explanations = []
@@ -100,7 +100,7 @@ class Record:
                     probability=probability,
                     tokens=tokens[row],
                     masked=best.masked,
-                    scores=tuple(scores[row][: len(tokens[row])]),
+                    scores=tuple(shares[row][: len(tokens[row])]),
                     delta_p=best.delta_p,
                     solved=bool(solved),
                     flipped=best.label != labels[label],

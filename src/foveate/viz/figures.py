@@ -53,8 +53,7 @@ def replay(
 ) -> Replay:
     """Put the first states of the explanation's path to the classifier again; they are no queries of the method.
 
-    `agent`, where there is one, gives `values(state)`, minus infinity where a token may not be toggled. Raises RequestError where the classifier reads the text as
-    other tokens than the explanation has.
+    Raises RequestError where the classifier reads the text as other tokens than the explanation has.
     """
     e = explanation
     encoded = classifier.encode([e.text if e.pair is None else (e.text, e.pair)])
@@ -251,14 +250,14 @@ def pareto(methods: Sequence[Method], title: str = "") -> Figure:
     colours = ScalarMappable(Normalize(min([*fidelity, 0.9]), 1.0), "viridis")
     axes.set_xscale("log")
     for i, (_, queries, rate, faithful, intervals) in enumerate(methods):
-        x, colour = max(queries, LEAST), colours.to_rgba(faithful)
+        x, colour = max(queries, LEAST), colours.to_rgba(faithful)  # type: ignore[arg-type]
         if intervals and "queries" in intervals:
             low, high = intervals["queries"]
             axes.hlines(rate, max(low, LEAST), max(high, LEAST), color=colour, linewidth=1)
         if intervals and "mask_rate" in intervals:
             axes.vlines(x, *intervals["mask_rate"], color=colour, linewidth=1)
-        ring = {"edgecolors": CHOSEN, "linewidths": 2.5, "s": 110} if i in front else {"edgecolors": "white", "s": 60}
-        axes.scatter([x], [rate], color=[colour], zorder=3, **ring)
+        edge, width, size = (CHOSEN, 2.5, 110) if i in front else ("white", 1.0, 60)
+        axes.scatter([x], [rate], size, [colour], zorder=3, edgecolors=edge, linewidths=width)
     axes.set_xlabel("queries a text")
     axes.set_ylabel("tokens masked")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

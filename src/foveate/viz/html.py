@@ -22,7 +22,8 @@ STYLE = """
 .fv .facts { margin: .3em 0; opacity: .85; }
 .fv .steps { max-height: 26em; overflow: auto; }
 .fv table { border-collapse: collapse; margin: .5em 0; font-size: .92em; font-variant-numeric: tabular-nums; }
-.fv :is(th, td) { text-align: left; padding: .15em .9em .15em 0; border: 0; background: none; vertical-align: baseline; }
+.fv :is(th, td) { text-align: left; padding: .15em .9em .15em 0; border: 0; background: none;
+  vertical-align: baseline; }
 .fv th { font-weight: normal; opacity: .7; }
 .fv :is(th, td).r { text-align: right; }
 .fv td.w { max-width: 22em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -30,7 +31,8 @@ STYLE = """
 .fv tr:has(:checked) { background: color-mix(in srgb, currentColor 9%, transparent); }
 .fv .kept { font-weight: bold; }
 .fv .bar { display: inline-block; width: 9em; height: .75em; margin-left: .6em; position: relative; border-radius: .2em;
-  background: linear-gradient(90deg, var(--cold) var(--p), color-mix(in srgb, currentColor 15%, transparent) var(--p)); }
+  background: linear-gradient(90deg, var(--cold) var(--p),
+    color-mix(in srgb, currentColor 15%, transparent) var(--p)); }
 .fv .bar::after { content: ""; position: absolute; left: var(--goal); top: -.15em; bottom: -.15em; width: 2px;
   background: currentColor; }
 """
@@ -91,8 +93,8 @@ _HEAD = f"""<!DOCTYPE html>
 <body>
 <header>
 <h1>What the classifier looked at</h1>
-<div class="fv key">Masking the <span class="m">struck</span> tokens takes the decision away; the warmer a token, the higher
-its score (<span class="t" style="--s:.3">low</span> <span class="t" style="--s:1">high</span>
+<div class="fv key">Masking the <span class="m">struck</span> tokens takes the decision away; the warmer a token, the
+higher its score (<span class="t" style="--s:.3">low</span> <span class="t" style="--s:1">high</span>
 <span class="t cold" style="--s:.6">negative</span>). Choose a step of the path to see what was masked then; the upright
 mark on each bar is the probability to get under.</div>
 <input type="search" placeholder="Show only texts and labels that contain ..." aria-label="Filter">
@@ -207,7 +209,8 @@ def _path(e: Explanation) -> str:
         rows.append(_row(" ".join(map(str, step.masked)), number + 1, cells, number == best))
     return (
         '<div class="steps"><table><thead><tr><th></th><th class=r>step</th><th>masked</th>'
-        f"<th>p({_text(e.label)})</th><th class=r>Δp</th><th>label</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<th>p({_text(e.label)})</th><th class=r>Δp</th><th>label</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

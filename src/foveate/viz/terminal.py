@@ -30,8 +30,7 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         colour = console.color_system is not None and not console.no_color
-        for line in _lines(self.explanation, colour):
-            yield line
+        yield from _lines(self.explanation, colour)
         yield _verdict(self.explanation, options.ascii_only)
         if self.explanation.path:
             yield _table(self.explanation, options)
