@@ -28,10 +28,9 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         self,
         features: Sequence[str],
         inputs: int,
-        network: str = "context",
+        network: str = "pooled",
         width: int = 96,
         layers: int = 2,
-        heads: int = 4,
         toggle: bool = False,
         classifier: str | None = None,
     ) -> None:
@@ -42,7 +41,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         self.inputs = inputs
         self.toggle = toggle
         self.classifier = classifier
-        self.network = build_network(NetworkSettings(network, width, layers, heads), inputs)  # type: ignore[arg-type]
+        self.network = build_network(NetworkSettings(network, width, layers), inputs)  # type: ignore[arg-type]
 
     def look(self, state: State) -> Float[Tensor, "games tokens features"]:
         """The agent's features of each token.

@@ -8,20 +8,20 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
     """The shape of a value network."""
 
-    kind: Literal["paper", "context"] = "context"
-    """`paper` sees each token alone (equation 4); `context` lets tokens compare themselves with the others."""
+    kind: Literal["paper", "pooled", "attention"] = "pooled"
+    """`paper` sees each token alone (equation 4); the others let a token compare itself with its rivals: `pooled`
+    through the mean and the maximum over the sequence, `attention` through self-attention, at three times the cost."""
     width: int = 96
-    """Width of `context`."""
+    """Width of `pooled` and `attention`."""
     layers: int = 2
-    """Self-attention layers of `context`."""
-    heads: int = 4
-    """Attention heads of `context`."""
+    """Their layers."""
 
 
 class PaperNetwork(nn.Module):
@@ -42,17 +42,46 @@ class PaperNetwork(nn.Module):
         return self.output(torch.cat([hidden, visible[:, :, None].to(hidden.dtype)], -1)).squeeze(-1)
 
 
-class ContextNetwork(nn.Module):
-    """A small Transformer over the tokens' features, so that a token's worth depends on its rivals."""
+class PooledLayer(nn.Module):
+    """A residual layer in which every token sees itself, and the mean and maximum over its sequence."""
 
-    def __init__(self, features: int, width: int, layers: int, heads: int) -> None:
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.own = nn.Linear(width, 2 * width)
+        self.others = nn.Linear(2 * width, 2 * width)
+        self.output = nn.Linear(2 * width, width)
+
+    def forward(
+        self, x: Float[Tensor, "games tokens width"], real: Bool[Tensor, "games tokens"]
+    ) -> Float[Tensor, "games tokens width"]:
+        seen, there = self.norm(x), real[:, :, None]
+        mean = (seen * there).sum(1) / there.sum(1)
+        highest = seen.masked_fill(~there, torch.finfo(seen.dtype).min).amax(1)
+        context = self.others(torch.cat([mean, highest], -1))[:, None]
+        return x + self.output(F.gelu(self.own(seen) + context))
+
+
+class AttentionLayer(nn.TransformerEncoderLayer):
+    """A Transformer layer over the tokens of a sequence."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "games tokens width"], real: Bool[Tensor, "games tokens"]
+    ) -> Float[Tensor, "games tokens width"]:
+        return super().forward(x, src_key_padding_mask=~real)
+
+
+class ContextNetwork(nn.Module):
+    """Layers over a sequence's features in which a token's worth depends on its rivals."""
+
+    def __init__(self, features: int, width: int, layers: list[nn.Module]) -> None:
         super().__init__()
         self.features = nn.Linear(features, width)
         self.visibility = nn.Embedding(2, width)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.layers = nn.ModuleList(layers)
         self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
     def forward(
@@ -62,10 +91,14 @@ class ContextNetwork(nn.Module):
         real: Bool[Tensor, "games tokens"],
     ) -> Float[Tensor, "games tokens"]:
         x = self.features(features) + self.visibility(visible.long())
-        return self.output(self.layers(x, src_key_padding_mask=~real)).squeeze(-1)
+        for layer in self.layers:
+            x = layer(x, real)
+        return self.output(x).squeeze(-1)
 
 
 def build_network(settings: NetworkSettings, features: int) -> nn.Module:
+    """An untrained network for that many features a token."""
     if settings.kind == "paper":
         return PaperNetwork(features)
-    return ContextNetwork(features, settings.width, settings.layers, settings.heads)
+    layer = {"pooled": PooledLayer, "attention": AttentionLayer}[settings.kind]
+    return ContextNetwork(features, settings.width, [layer(settings.width) for _ in range(settings.layers)])

@@ -183,7 +183,6 @@ class Trainer:
             network=settings.network.kind,
             width=settings.network.width,
             layers=settings.network.layers,
-            heads=settings.network.heads,
             toggle=settings.toggle,
             classifier=settings.model[0] if len(settings.model) == 1 else None,
         )
@@ -345,18 +344,20 @@ def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> 
     texts = read_texts(settings.data[number])
     shuffle = torch.Generator().manual_seed(settings.seed)
     texts = [texts[i] for i in torch.randperm(len(texts), generator=shuffle).tolist()]
-    if settings.validation:
-        held_out = read_texts(settings.validation[number])[: settings.evaluate_texts]
-    else:
-        held_out, texts = texts[: settings.evaluate_texts], texts[settings.evaluate_texts :]
     encoded = classifier.encode(texts[: settings.texts])
     fits = (encoded.lengths <= settings.tokens) & (encoded.lengths >= settings.min_tokens) & encoded.maskable.any(1)
-    if not fits.any():
+    rows = fits.nonzero().squeeze(1)
+    held_out = 0 if settings.validation else settings.evaluate_texts
+    if len(rows) <= held_out:
         raise RequestError(
-            f"no text of {settings.data[number]} has {settings.min_tokens} to {settings.tokens} tokens; change "
-            "--min-tokens or --tokens"
+            f"{len(rows)} texts of {settings.data[number]} have {settings.min_tokens} to {settings.tokens} tokens, and "
+            f"{held_out} are held out; change --min-tokens, --tokens or --evaluate-texts"
         )
-    probe = Probe(classifier, encoded.select(fits.nonzero().squeeze(1)), opened=False)
+    if settings.validation:
+        validation = classifier.encode(read_texts(settings.validation[number])[: settings.evaluate_texts])
+    else:
+        validation = encoded.select(rows[:held_out])
+    probe = Probe(classifier, encoded.select(rows[held_out:]), opened=False)
     order = ShuffledRows(len(probe), settings.seed)
     game = MaskingGame(
         probe,
@@ -367,7 +368,7 @@ def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> 
         toggle=settings.toggle,
         reachable_only=settings.reachable_only,
     )
-    return Corpus(probe, goal, game, order, Probe(classifier, held_out))
+    return Corpus(probe, goal, game, order, Probe(classifier, validation))
 
 
 def _reward(settings: RewardSettings, probe: Probe, turn: Turn) -> Float[Tensor, " games"]:
