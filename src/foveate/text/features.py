@@ -35,7 +35,7 @@ class State:
 
 def bin_counts(
     values: Float[Tensor, "games tokens tokens"], real: Bool[Tensor, "games tokens"], bins: int
-) -> tuple[Int[Tensor, "games tokens bins"], Int[Tensor, "games tokens bins"]]:
+) -> tuple[Float[Tensor, "games tokens bins"], Float[Tensor, "games tokens bins"]]:
     """Histograms over [0, 1] of each token's column and row, counting real tokens only; 1.0 falls in the last bin."""
     games, tokens, _ = values.shape
     index = (values * bins).long().clamp_(0, bins - 1)
@@ -59,7 +59,7 @@ def moments(
 
 def statistics(
     attention: Float[Tensor, "games tokens tokens"], real: Bool[Tensor, "games tokens"], bins: int = 32
-) -> Float[Tensor, "games tokens 2*bins+4"]:
+) -> Float[Tensor, "games tokens 2*{bins}+4"]:
     """The paper's matrix F (AttExplainer, section 3.3, figure 3).
 
     Column histogram, row histogram (counts over n), row mean and deviation, column mean and deviation. Entries of

@@ -138,7 +138,7 @@ def plot(explanation: Explanation, classifier: TextClassifier | None = None, age
 def _plot_alone(e: Explanation) -> Figure:
     tokens = len(e.tokens)
     steps = e.path[: 4 * STATES]
-    figure = _figure(11, max(3.0, min(0.2 * tokens, 14), 0.28 * (len(steps) + 1)) + 0.8)
+    figure = _figure(11.0, max(3.0, min(0.2 * tokens, 14), 0.28 * (len(steps) + 1)) + 0.8)
     left, right = figure.subplots(1, 2)
     names = ["nothing masked", *(f"{i}: {_cut(action(e, s))}" for i, s in enumerate(steps, 1))]
     heights = [e.probability, *(s.probability for s in steps)]
@@ -243,7 +243,7 @@ def pareto(methods: Sequence[Method], title: str = "") -> Figure:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    figure = _figure(10.5, 7)
+    figure = _figure(10.5, 7.0)
     axes = figure.subplots()
     front = pareto_front(methods)
     fidelity = [m[3] for m in methods]
