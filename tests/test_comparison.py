@@ -87,7 +87,7 @@ def test_beaten_needs_all_three_measures() -> None:
     assert [row.all.verdict for row in table.rows] == ["", "beaten", "–"]
     assert compare({"worse": worse, "agent": agent}).rows[1].all.verdict == "beats it"
     markdown = table.to_markdown()
-    assert "| worse | 30 | -0.500 [" in markdown
+    assert "| worse | 30 | **-0.500** [" in markdown
     assert "| agent | 30 | 1.000 [1.000, 1.000] | 2.00 [2.00, 2.00] |" in markdown
 
 

@@ -103,9 +103,9 @@ class Table:
         parts += ["## With everything masked where the end was not reached", self._means("all", ends)]
         parts += ["### The same, texts that can be solved", self._means("reachable", ends)]
         parts.append(
-            "Brackets: 95% bootstrap intervals over texts. **Beaten**: worse than "
-            f"{self.reference} in fidelity, queries and masked rate at once, each interval clear of zero; "
-            "**beats it**: better in all three. An unsolved text counts with the mask on its path that lowered "
+            "Brackets: 95% bootstrap intervals over texts; bold differences have an interval clear of zero. Beaten: "
+            f"worse than {self.reference} in fidelity, queries and masked rate at once, each in bold; beats it: "
+            "better in all three. An unsolved text counts with the mask on its path that lowered "
             "p most; the last tables count the end of the path. Queries are all rows after a text's first prediction; "
             "comprehensiveness and sufficiency cost none, and are taken of the scores, whatever was masked."
         )
@@ -125,7 +125,7 @@ class Table:
         return _markdown(header, lines)
 
     def _differences(self, which: str) -> str:
-        header = ["method", "n", *(TITLES[m] for m in (*TRADE, "delta_p")), f"by {self.reference}"]
+        header = ["method", "n", *(TITLES[m] for m in (*TRADE, "delta_p")), "verdict"]
         lines = []
         for row in self.rows[1:]:
             summary: Summary = getattr(row, which)
@@ -213,10 +213,9 @@ def _direction(measure: str) -> int:
 def _cell(measure: str, interval: Interval | None, signed: bool = False) -> str:
     if interval is None:
         return ""
-    form = "{:+" if signed else "{:"
-    form += ".2f}" if measure == "queries" else ".3f}"
+    form = ("{:+" if signed else "{:") + (".2f}" if measure == "queries" else ".3f}")
     mean, low, high = (form.format(x) for x in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
+    return f"**{mean}** [{low}, {high}]" if signed and interval.sign else f"{mean} [{low}, {high}]"
 
 
 def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
