@@ -16,7 +16,7 @@ from torch import Tensor
 from foveate.errors import RequestError
 from foveate.text.explanation import Explanation
 from foveate.text.goal import Goal
-from foveate.text.methods import attention, random, search
+from foveate.text.methods import attention, captum, exact, lime, random, search
 from foveate.text.methods.protocols import fork, mask_in_order, mask_positive
 from foveate.text.probe import Probe
 
@@ -29,10 +29,18 @@ ATTRIBUTIONS: dict[str, Attribution] = {
     "random": random.random,
     "attention": attention.received,
     "attention-cls": attention.from_pooled,
+    "feature-ablation": captum.feature_ablation,
+    "occlusion": captum.occlusion,
+    "kernel-shap": captum.kernel_shap,
+    "shapley-5": captum.shapley(5),
+    "shapley-25": captum.shapley(25),
+    "lime": lime.lime,
 }
 
 SEARCHES: dict[str, Search] = {
     "greedy": search.greedy,
+    "beam": search.beam,
+    "exact": exact.exact,
 }
 
 METHODS: tuple[str, ...] = (
@@ -58,9 +66,9 @@ def run(
     """
     _known(name, METHODS)
     if name == "agent":
-        from foveate.text.methods.agent import run as play
+        from foveate.text.methods.agent import play
 
-        return play(probe, goal, rng, agent, max_steps)
+        return play(probe, goal, agent, max_steps=max_steps)
     if name in SEARCHES:
         return SEARCHES[name](probe, goal, rng, max_steps)
     base, _, protocol = name.partition(":")

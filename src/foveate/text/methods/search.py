@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -59,6 +61,103 @@ def greedy_path(
         solved[active] = reached
         active = active[~reached & (maskable & visible)[active].any(1)]
     return lifted(alone, order), alone, visible, solved
+
+
+def beam(probe: Probe, goal: Goal, rng: torch.Generator, max_steps: int = 100, width: int = 5) -> list[Explanation]:
+    """Beam search: as greedy, but `width` masks of each size are gone on from, and no mask is asked twice.
+
+    The path is the one that leads to the mask kept. Scores as greedy's.
+    """
+    record = Record(probe, goal)
+    scores = torch.zeros(probe.maskable.shape)
+    for rows in torch.arange(len(probe)).split(TEXTS_AT_ONCE):
+        scores[rows] = beam_path(probe, goal, rows, record, max_steps, width)
+    return record.finish("beam", scores)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The masks of one size that were gone on from, best first."""
+
+    place: Int[Tensor, " texts"]
+    """Where a text's beams are in the tensors below; -1 where the text was done before."""
+    parent: Int[Tensor, "active beams"]
+    token: Int[Tensor, "active beams"]
+    visible: Bool[Tensor, "active beams tokens"]
+    logits: Float[Tensor, "active beams labels"]
+
+
+def beam_path(
+    probe: Probe, goal: Goal, rows: Int[Tensor, " rows"], record: Record, max_steps: int, width: int
+) -> Float[Tensor, "rows tokens"]:
+    """Beam search on the texts of `rows`, the best paths put on record; returns the scores."""
+    maskable = probe.maskable[rows]
+    visible = probe.encoded.real[rows][:, None]
+    alive = torch.ones(len(rows), 1, dtype=torch.bool)
+    alone = torch.zeros(maskable.shape)
+    best_gain = torch.full((len(rows),), -torch.inf)
+    best_level = torch.full((len(rows),), -1)
+    levels: list[_Level] = []
+    active = maskable.any(1).nonzero().squeeze(1)
+    visible, alive = visible[active], alive[active]
+    for step in range(max_steps):
+        if not len(active):
+            break
+        fresh = distinct(visible, maskable[active, None] & visible & alive[:, :, None])
+        gain, logits, index = expand(probe, goal, rows[active], visible, fresh)
+        if step == 0:
+            alone[active] = gain[:, 0].where(maskable[active], 0)
+        order = gain.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :width]
+        parent, token = order // maskable.shape[1], order % maskable.shape[1]
+        gain = gain.flatten(1).gather(1, order)
+        alive = gain > -torch.inf
+        each = torch.arange(len(active))[:, None]
+        visible = visible[each, parent]
+        visible[each, torch.arange(order.shape[1]), token] = False
+        place = torch.full((len(rows),), -1)
+        place[active] = each.squeeze(1)
+        asked = logits[index.flatten(1).gather(1, order)]
+        levels.append(_Level(place, parent, token, visible, asked))
+        reached = goal.reached(probe, rows[active], Prediction(asked[:, 0]))
+        better = reached | (gain[:, 0] > best_gain[active])
+        best_gain[active] = torch.where(better, gain[:, 0], best_gain[active])
+        best_level[active] = torch.where(better, step, best_level[active])
+        going = ~reached & (maskable[active] & visible[:, 0]).any(1)
+        active, visible, alive = active[going], visible[going], alive[going]
+    return lifted(alone, _trace(rows, best_level, levels, record))
+
+
+def _trace(
+    rows: Int[Tensor, " rows"], best_level: Int[Tensor, " rows"], levels: list[_Level], record: Record
+) -> list[tuple[Tensor, Tensor]]:
+    """Put on record the steps that led to each text's best mask; returns (rows, tokens) of each step."""
+    slot = torch.zeros_like(best_level)
+    steps = []
+    for number in reversed(range(len(levels))):
+        level = levels[number]
+        texts = (best_level >= number).nonzero().squeeze(1)
+        at = (level.place[texts], slot[texts])
+        steps.append((texts, level.token[at], level.visible[at], level.logits[at]))
+        slot[texts] = level.parent[at]
+    for texts, token, visible, logits in reversed(steps):
+        if len(texts):
+            record.add(rows[texts], token, visible, Prediction(logits))
+    return [(texts, token) for texts, token, *_ in reversed(steps)]
+
+
+def distinct(
+    visible: Bool[Tensor, "rows beams tokens"], fresh: Bool[Tensor, "rows beams tokens"]
+) -> Bool[Tensor, "rows beams tokens"]:
+    """`fresh`, without the tokens that would make a mask that another beam of the same text makes as well."""
+    text, beam, token = fresh.nonzero(as_tuple=True)
+    after = visible[text, beam].int()
+    each = torch.arange(len(token))
+    after[each, token] = 0
+    _, group = torch.cat([text[:, None].int(), after], 1).unique(dim=0, return_inverse=True)
+    first = torch.full((len(token),), len(token)).scatter_reduce(0, group, each, "amin")[group] == each
+    kept = fresh.clone()
+    kept[fresh] = first
+    return kept
 
 
 def expand(
