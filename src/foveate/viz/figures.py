@@ -124,7 +124,9 @@ def plot(explanation: Explanation, classifier: TextClassifier | None = None, age
         values = torch.tensor(e.scores) if seen.values is None else seen.values[i]
         _bars(row[3], values, names, chosen)
         state = "nothing masked" if i == 0 else f"after step {i}"
-        _title(row[0], f"{state}: attention (row looks at column)")
+        _title(row[0], f"{state}: attention")
+        row[0].set_xlabel("key", fontsize=8)
+        row[0].set_ylabel("query", fontsize=8)
         _title(row[1], "label probabilities")
         _title(row[2], "features")
         what = e.method + " scores" if seen.values is None else "Q values"
