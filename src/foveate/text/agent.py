@@ -18,6 +18,11 @@ from foveate.text.qnetwork import NetworkSettings, build_network
 EMBEDDED = Path(__file__).parent.parent / "assets" / "agents"
 
 
+def embedded_agents() -> tuple[str, ...]:
+    """The names of the agents in the package; the one named as a classifier is that classifier's own."""
+    return tuple(sorted(place.name for place in EMBEDDED.glob("*") if (place / "config.json").is_file()))
+
+
 class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["foveate", "attexplainer"]):
     """Reads the state of each game and values the toggling of every token.
 
@@ -76,15 +81,13 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
 
         Raises RequestError where there is none, or the directory holds something else.
         """
-        embedded = EMBEDDED / str(name)
-        place = embedded if embedded.is_dir() else name
+        place = EMBEDDED / name if str(name) in embedded_agents() else name
         try:
             agent: Agent = cls.from_pretrained(str(place))
         except (OSError, TypeError, KeyError, ValueError, RuntimeError) as error:
-            known = ", ".join(sorted(p.name for p in EMBEDDED.glob("*") if p.is_dir()))
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RequestError(
-                f"no agent at {name!s} ({reason}); embedded agents: {known}; or give a directory with config.json and "
+                f"no agent at {name!s} ({reason}); embedded agents: {', '.join(embedded_agents())}; or give a directory with config.json and "
                 "model.safetensors"
             ) from error
         return agent.eval().requires_grad_(False)
