@@ -6,12 +6,11 @@ import json
 import os
 import platform
 import re
-import sys
 import time
 import traceback
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -26,9 +25,10 @@ from foveate.text.agent import Agent
 from foveate.text.bootstrap import Interval
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
+from foveate.text.explainer import Explainer
 from foveate.text.explanation import Explanation, read
 from foveate.text.goal import Explain
-from foveate.text.inputs import Columns, Row, read_rows
+from foveate.text.inputs import Columns, read_texts
 from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, run
 from foveate.text.metrics import faithfulness, scores_of
 from foveate.text.probe import Probe
@@ -43,13 +43,12 @@ class Settings:
     """What is compared, on what, and where the tables go."""
 
     data: str
-    """A file (.jsonl, .csv, .tsv, also .gz) or a `datasets` hub id."""
+    """Texts: a .jsonl, .csv or .tsv file (also .gz), or a data set of the hub."""
     output: Path
     """The directory for table.md, results.json, the explanations and the picture."""
     methods: str = "agent,attention,greedy"
-    """Names with commas between; the first is what the others are held against. NAME@200 takes the first 200 texts."""
-    agent: str = "general"
-    """Who plays where `methods` says agent: an embedded one's name, or a directory; agent=DIR adds others."""
+    """Names with commas between; the first is what the others are held against. NAME:positive masks every token with
+    a positive score, NAME@200 takes the first 200 texts, agent=DIR plays another agent."""
     model: str = "emotion"
     """The classifier: a hub id, a directory, or the one in the package."""
     limit: int | None = None
@@ -63,7 +62,8 @@ class Settings:
     seed: int = 0
     """Of the methods' random choices and of the bootstrap."""
     resume: bool = False
-    """Go on where an earlier run into the same directory stopped, or add methods to it."""
+    """Go on where an earlier run into the same directory stopped, or add methods to it; what is there is kept. A method
+    whose explanations-METHOD.jsonl is deleted is done again."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Job:
     def agent(self, entry: Entry) -> Agent | None:
         """The agent that an entry plays with; raises RequestError where there is none."""
         method, _, place = entry.name.partition("=")
-        return Agent.load(place or self.settings.agent) if method == "agent" else None
+        return Explainer(self.classifier, agent=place or None).agent if method == "agent" else None
 
 
 def benchmark(settings: Settings) -> Table:
@@ -182,10 +182,14 @@ def benchmark(settings: Settings) -> Table:
     Raises RequestError where the request is wrong as a whole.
     """
     entries = parse_methods(settings.methods)
+    texts = read_texts(settings.data, Columns(settings.text_columns), settings.limit)
+    if not 0 < settings.threshold <= 1:
+        raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {settings.threshold:g}")
+    classifier = TextClassifier.from_pretrained(settings.model)
+    # Nothing is written before all that can be wrong with the request as a whole is known.
     store = Store(settings.output)
     store.open(settings)
-    classifier = TextClassifier.from_pretrained(settings.model)
-    job = Job(settings, classifier, read_data(settings), store)
+    job = Job(settings, classifier, texts, store)
     samples: dict[str, Sample] = {}
     with tqdm(total=sum(map(job.count, entries)), unit="text", disable=None) as progress:
         for family in families(entries):
@@ -199,27 +203,12 @@ def benchmark(settings: Settings) -> Table:
     return table
 
 
-def read_data(settings: Settings) -> list[Text]:
-    """The data's first texts; rows that cannot be read are named on stderr and left out."""
-    texts: list[Text] = []
-    for row in read_rows(settings.data, Columns(settings.text_columns)):
-        if len(texts) == settings.limit:
-            break
-        if isinstance(row, Row):
-            texts.append(row.text)
-        else:
-            print(f"{settings.data}, row {row.number}: {row.reason}", file=sys.stderr)
-    if not texts:
-        raise RequestError(f"no texts to explain in {settings.data}")
-    return texts
-
-
 def parse_methods(methods: str) -> list[Entry]:
     """The entries of a list with commas between. Raises RequestError where a name is unknown or named twice."""
     entries = [Entry.parse(part) for part in methods.split(",")]
-    names = [entry.name for entry in entries]
-    for name in names:
-        if names.count(name) > 1:
+    files = [entry.file for entry in entries]
+    for name, file in zip((entry.name for entry in entries), files, strict=True):
+        if files.count(file) > 1:
             raise RequestError(f"the method {name!r} is named twice")
         if name not in METHODS and not name.startswith("agent="):
             raise RequestError(f"unknown method {name!r}; choose from {', '.join(METHODS)}")
@@ -271,7 +260,7 @@ def explain_chunk(waiting: Mapping[Entry, int], job: Job, agent: Agent | None, s
     for entry, count in waiting.items():
         begun = time.perf_counter()
         if scores is None:
-            found = run(base.partition("=")[0], probe, goal, rng, agent)
+            found = [replace(e, method=base) for e in run(base.partition("=")[0], probe, goal, rng, agent)]
         elif entry.name == base:
             found = mask_in_order(fork(probe), goal, scores, entry.name)
         else:
