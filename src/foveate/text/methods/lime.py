@@ -22,7 +22,7 @@ def lime(probe: Probe, goal: Goal, rng: torch.Generator) -> Float[Tensor, "texts
     try:
         from lime.lime_text import LimeTextExplainer
     except ImportError as error:
-        raise RequestError("the method 'lime' needs lime: pip install 'foveate[captum]'") from error
+        raise RequestError("the method 'lime' needs lime: pip install 'foveate[lime]'") from error
     scores = torch.zeros(probe.maskable.shape)
     for row in range(len(probe)):
         tokens = probe.maskable[row].nonzero().squeeze(1)
