@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.errors import RequestError
 from foveate.text.classifier import Observation, Prediction
 from foveate.text.features import State
 from foveate.text.goal import Goal
@@ -74,9 +75,14 @@ class MaskingGame:
         return self.state.maskable if self.toggle else self.state.maskable & self.state.visible
 
     def step(self, action: Int[Tensor, " games"]) -> Turn:
-        """Toggle one token in every game. Costs each game's text one query."""
+        """Toggle one token in every game. Costs each game's text one query.
+
+        Raises ValueError for a token that may not be toggled: a special one, padding, or (unless `toggle`) a masked one.
+        """
         state = self.state
         assert state is not None
+        if not self.actions.gather(1, action[:, None]).all():
+            raise ValueError("a token was chosen that may not be toggled; choose among `actions`")
         visible = state.visible ^ F.one_hot(action, state.visible.shape[1]).bool()
         prediction = self.probe.query(self.rows, visible, observe=True)
         assert prediction.observation is not None
@@ -115,10 +121,10 @@ class MaskingGame:
         width = int(self.probe.encoded.lengths[self.rows].max()) if len(keep) else 0
         self.state = _gather(self.state, new, keep, width)
 
-
     def _deal(self, wanted: int) -> tuple[Int[Tensor, " games"], Float[Tensor, " games"], State | None]:
         """Up to `wanted` new games (texts, their distances, their states), as many as the source still gives."""
         rows, far, state = torch.empty(0, dtype=torch.long), torch.empty(0), None
+        passed = 0
         while len(rows) < wanted:
             fresh = torch.tensor([row for _, row in zip(range(wanted - len(rows)), self.source)], dtype=torch.long)
             if not len(fresh):
@@ -129,7 +135,14 @@ class MaskingGame:
             keep = torch.ones_like(fresh, dtype=torch.bool)
             if self.reachable_only:
                 keep = self.goal.reachable(self.probe, fresh)
-            if not keep.any():
+            passed = 0 if keep.any() else passed + len(fresh)
+            if passed > 2 * len(self.probe):
+                # So many in a row hold a whole epoch of an endless shuffled source, which would never give a text.
+                raise RequestError(
+                    f"none of the {len(self.probe)} texts is classified with a probability of at least the threshold, "
+                    f"{self.goal.threshold}; lower it"
+                )
+            if passed:
                 continue
             rows = torch.cat([rows, fresh[keep]])
             far = torch.cat([far, self.goal.distance(self.probe, fresh, prediction)[keep]])
