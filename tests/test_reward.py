@@ -1,0 +1,68 @@
+"""Rewards: equation 2 by hand, and a distance that adds up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TEXTS
+from foveate.text.classifier import Prediction, TextClassifier
+from foveate.text.game import MaskingGame, Turn
+from foveate.text.goal import Explain
+from foveate.text.probe import Probe
+from foveate.text.reward import RewardSettings, reward
+
+
+def turn(gain: float, reached: bool, closer: float = 0.0) -> Turn:
+    return Turn(
+        rows=torch.tensor([0]),
+        visible=torch.ones(1, 4, dtype=torch.bool),
+        prediction=Prediction(torch.zeros(1, 2)),
+        gain=torch.tensor([gain]),
+        closer=torch.tensor([closer]),
+        reached=torch.tensor([reached]),
+        over=torch.tensor([reached]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "reached", "length", "masked", "expected"),
+    [
+        (0.3, False, 10, 2, 0.3 - 0.2),
+        (-0.1, False, 10, 5, -0.1 - 0.2),
+        (0.85, True, 10, 2, 0.85 + 10 * 0.8 - 0.2),
+        (0.9, True, 4, 1, 0.9 + 10 * 0.75 - 0.2),
+    ],
+)
+def test_the_papers_reward(gain: float, reached: bool, length: int, masked: int, expected: float) -> None:
+    """Δp + α·d·(1 − m) − β with α = 10, β = 0.2 (equation 2)."""
+    found = reward(RewardSettings(kind="paper"), turn(gain, reached), torch.tensor([length]), torch.tensor([masked]))
+    assert found.item() == pytest.approx(expected)
+
+
+def test_alpha_and_beta_are_settings() -> None:
+    settings = RewardSettings(kind="paper", completion=4.0, time=0.5)
+    found = reward(settings, turn(0.8, True), torch.tensor([8]), torch.tensor([2]))
+    assert found.item() == pytest.approx(0.8 + 4 * 0.75 - 0.5)
+
+
+def test_every_query_costs_one_and_the_way_is_paid() -> None:
+    settings = RewardSettings(kind="distance", shaping=0.5)
+    found = reward(settings, turn(0.8, True, closer=3.0), torch.tensor([8]), torch.tensor([2]))
+    assert found.item() == pytest.approx(0.5 * 3 - 1)
+
+
+def test_the_distance_of_an_episode_adds_up(classifier: TextClassifier) -> None:
+    """What the steps took off is the way from the whole text to the last mask, whatever came between."""
+    texts = list(TEXTS) * 2
+    goal, probe = Explain(0.5), Probe(classifier, texts)
+    rows = torch.arange(len(texts))
+    start = goal.distance(probe, rows, classifier.predict(probe.encoded))
+    game = MaskingGame(probe, goal, iter(range(len(texts))), slots=3, max_steps=6)
+    draw = torch.Generator().manual_seed(0)
+    gone, end = torch.zeros(len(texts)), torch.full((len(texts),), torch.nan)
+    while len(game):
+        taken = game.step(torch.multinomial(game.actions.float(), 1, generator=draw).squeeze(1))
+        gone[taken.rows] += taken.closer
+        end[taken.rows] = goal.distance(probe, taken.rows, taken.prediction)
+        assert (end[taken.rows[taken.reached]] <= 1e-5).all()
+    torch.testing.assert_close(gone, start - end, atol=1e-3, rtol=1e-3)
