@@ -83,9 +83,11 @@ class Run:
         try:
             with safe_open(self.checkpoint_file, "pt") as file:
                 about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         except SafetensorError as error:
-            raise RequestError(f"{self.checkpoint_file} cannot be read ({error}); start anew in another --run") from error
+            raise RequestError(
+                f"{self.checkpoint_file} cannot be read ({error}); start anew in another --run"
+            ) from error
         if about.get("format") != FORMAT:
             raise RequestError(f"{self.checkpoint_file} is of another version of foveate; start anew in another --run")
         numbers = json.loads(about["numbers"])

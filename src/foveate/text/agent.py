@@ -87,8 +87,8 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         except (OSError, TypeError, KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RequestError(
-                f"no agent at {name!s} ({reason}); embedded agents: {', '.join(embedded_agents())}; or give a directory with config.json and "
-                "model.safetensors"
+                f"no agent at {name!s} ({reason}); embedded agents: {', '.join(embedded_agents())}; or give a "
+                "directory with config.json and model.safetensors"
             ) from error
         return agent.eval().requires_grad_(False)
 

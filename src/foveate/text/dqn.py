@@ -58,8 +58,10 @@ class Learner:
         values = self.network(batch.features, batch.visible, batch.real)
         value = values.gather(1, batch.action[:, None]).squeeze(1)
         error = self.wanted(batch) - value
-        each = error.square() / 2 if s.loss == "square" else nn.functional.huber_loss(
-            error, torch.zeros_like(error), reduction="none"
+        each = (
+            error.square() / 2
+            if s.loss == "square"
+            else nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
         )
         loss = (batch.weight * each).mean()
         self.optimiser.zero_grad()

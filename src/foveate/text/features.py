@@ -148,9 +148,7 @@ def _context(state: State) -> Tensor:
     maskable = state.maskable.sum(1, keepdim=True).clamp(min=1)
     masked = (state.maskable & ~state.visible).sum(1, keepdim=True)
     length = state.real.sum(1, keepdim=True)
-    games = torch.cat(
-        [now, now.logit() / 4, goal.logit() / 4, others, masked / maskable, length.float().log2() / 4], 1
-    )
+    games = torch.cat([now, now.logit() / 4, goal.logit() / 4, others, masked / maskable, length.float().log2() / 4], 1)
     position = torch.arange(tokens, device=length.device)[None] / length
     places = torch.stack([position, state.segments.float(), state.maskable.float()], -1)
     return torch.cat([games[:, None].expand(-1, tokens, -1), places], -1)

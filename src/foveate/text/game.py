@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,7 +79,7 @@ class MaskingGame:
     def step(self, action: Int[Tensor, " games"]) -> Turn:
         """Toggle one token in every game. Costs each game's text one query.
 
-        Raises ValueError for a token that may not be toggled: a special one, padding, or (unless `toggle`) a masked one.
+        Raises ValueError for a token that may not be toggled: special, padding, or (unless `toggle`) masked already.
         """
         state = self.state
         assert state is not None
@@ -126,7 +128,7 @@ class MaskingGame:
         rows, far, state = torch.empty(0, dtype=torch.long), torch.empty(0), None
         passed = 0
         while len(rows) < wanted:
-            fresh = torch.tensor([row for _, row in zip(range(wanted - len(rows)), self.source)], dtype=torch.long)
+            fresh = torch.tensor(list(islice(self.source, wanted - len(rows))), dtype=torch.long)
             if not len(fresh):
                 break
             prediction = self.probe.open(fresh, observe=True)
@@ -169,28 +171,28 @@ def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, prediction: 
     )
 
 
-TOKEN_AXES = {"attention": (1, 2), "received": (2,), "pooled": (2,), "hidden": (1,)} | {
-    name: (1,) for name in ("real", "maskable", "visible", "segments")
+TOKEN_AXES: dict[str, tuple[int, ...]] = {
+    "attention": (1, 2),
+    "received": (2,),
+    "pooled": (2,),
+    "hidden": (1,),
+    **dict.fromkeys(("real", "maskable", "visible", "segments"), (1,)),
 }
+"""Which axes of a state's tensors run over tokens."""
 
 
 def _gather(old: State, new: State | None, keep: Int[Tensor, " games"], width: int) -> State:
     """The games `keep` of `old` followed by `new`, all `width` tokens wide."""
 
-    def join(name: str, a: Tensor, b: Tensor | None) -> Tensor:
+    def join(a: Any, b: Any, name: str) -> Tensor:
         axes = TOKEN_AXES.get(name, ())
-        a = _fit(a, axes, width)
-        return (a if b is None else torch.cat([a, _fit(b, axes, width)]))[keep]
+        first = _fit(getattr(a, name), axes, width)
+        return (first if b is None else torch.cat([first, _fit(getattr(b, name), axes, width)]))[keep]
 
-    o, p = old.observation, None if new is None else new.observation
-    observation = Observation(
-        **{f.name: join(f.name, getattr(o, f.name), p and getattr(p, f.name)) for f in fields(Observation)}
-    )
-    rest = {
-        f.name: join(f.name, getattr(old, f.name), new and getattr(new, f.name))
-        for f in fields(State)
-        if f.name not in ("observation", "threshold")
-    }
+    seen = (old.observation, None if new is None else new.observation)
+    observation = Observation(**{f.name: join(*seen, f.name) for f in fields(Observation)})
+    names = {f.name for f in fields(State)} - {"observation", "threshold"}
+    rest: dict[str, Any] = {name: join(old, new, name) for name in names}
     return State(observation=observation, threshold=old.threshold, **rest)
 
 

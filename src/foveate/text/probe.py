@@ -26,7 +26,7 @@ class Probe:
         target: Int[Tensor, " texts"] | None = None,
         opened: bool = True,
     ) -> None:
-        """`opened=False` leaves the first predictions to later calls of `open`, for corpora of which not all is read."""
+        """`opened=False` leaves the first predictions to later calls of `open`, for corpora that are not read whole."""
         self.classifier = classifier
         self.encoded = texts if isinstance(texts, Encoded) else classifier.encode(texts)
         size = len(self.encoded)
@@ -64,9 +64,22 @@ class Probe:
 
         What is observed is as wide as the longest of the rows.
         """
-        self.queries.index_add_(0, rows, torch.ones_like(rows))
+        self._count(rows)
         asked = self.encoded.select(rows)
         return self.classifier.predict(asked, None, visible[:, : asked.input_ids.shape[1]], observe)
+
+    def query_embeddings(
+        self, rows: Int[Tensor, " rows"], embeddings: Float[Tensor, "rows tokens width"]
+    ) -> Prediction:
+        """Classify text `rows[i]` with embeddings in place of its tokens, and count one query to it.
+
+        Gradients flow through; a backward pass is not counted.
+        """
+        self._count(rows)
+        return Prediction(self.classifier.from_embeddings(embeddings, self.encoded.select(rows)))
+
+    def _count(self, rows: Int[Tensor, " rows"]) -> None:
+        self.queries.index_add_(0, rows, torch.ones_like(rows))
 
     def target_probability(self, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:
         """p(target | X') of each row's text."""

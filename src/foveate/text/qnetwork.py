@@ -25,7 +25,7 @@ class NetworkSettings:
 
 
 class PaperNetwork(nn.Module):
-    """Q = OutputLayer([HiddenLayer(F), e]), token by token (AttExplainer, equation 4; sizes from the published weights)."""
+    """Q = OutputLayer([HiddenLayer(F), e]), token by token (AttExplainer, equation 4; sizes as published)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from foveate.errors import RequestError
@@ -18,7 +18,7 @@ from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_opt
 from foveate.text.agent import Agent
 from foveate.text.classifier import Observation, TextClassifier
 from foveate.text.dqn import Learner, LearnerSettings
-from foveate.text.features import State
+from foveate.text.features import State, token_features
 from foveate.text.game import MaskingGame, Turn
 from foveate.text.goal import Explain, Goal
 from foveate.text.inputs import read_texts
@@ -276,19 +276,17 @@ class Trainer:
             explanations = play(probe, corpus.goal, self.agent, max_steps=self.settings.max_steps)
             able = [e for e in explanations if e.probability >= corpus.goal.threshold]
             prefix = f"{number}/" if len(self.corpora) > 1 else ""
-            for name, value in {
-                "fidelity": [e.flipped for e in able],
-                "queries": [e.queries for e in able],
+            values = {
+                "fidelity": [float(e.flipped) for e in able],
+                "solved": [float(e.solved) for e in able],
+                "queries": [float(e.queries) for e in able],
                 "mask_rate": [e.mask_rate for e in able],
                 "delta_p": [e.delta_p for e in able],
-                "solved": [e.solved for e in able],
-            }.items():
-                metrics[prefix + name] = sum(value) / max(len(value), 1)
+            }
+            metrics |= {prefix + name: sum(value) / max(len(value), 1) for name, value in values.items()}
         return metrics
 
     def _example_features(self) -> int:
-        from foveate.text.features import token_features
-
         widths = {token_features(c.game.state, self.settings.features).shape[-1] for c in self.corpora if c.game.state}
         if len(widths) != 1:
             raise RequestError(
@@ -333,10 +331,7 @@ def _corpora(settings: TrainingSettings) -> list[Corpus]:
         raise RequestError(f"{count} classifiers need as many --data, and as many --validation or none")
     thresholds = settings.threshold if len(settings.threshold) == count else settings.threshold[:1] * count
     slots = [settings.games // count + (i < settings.games % count) for i in range(count)]
-    return [
-        _corpus(settings, number, Explain(thresholds[number]), slots[number])
-        for number in range(count)
-    ]
+    return [_corpus(settings, number, Explain(thresholds[number]), slots[number]) for number in range(count)]
 
 
 def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> Corpus:
