@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
 from collections.abc import Callable
@@ -186,7 +187,7 @@ def test_pairs_and_texts_of_nothing(name: str) -> None:
 def test_unknown_names_are_refused() -> None:
     probe = Probe(Known(additive), TEXTS[:1])
     for name in ("grad", "greedy:positive", "attention:negative"):
-        with pytest.raises(RequestError, match="unknown method .*attention-cls"):
+        with pytest.raises(RequestError, match=r"unknown method .*attention-cls"):
             methods.run(name, probe, Explain(), generator())
     with pytest.raises(RequestError, match="unknown method"):
         methods.attribute("greedy", probe, Explain(), generator())
@@ -201,10 +202,10 @@ def test_attention_is_the_first_pass_and_free(classifier: TextClassifier) -> Non
     pooled = methods.attribute("attention-cls", probe, goal, generator())
     assert probe.queries.sum() == 0
     encoded = classifier.encode(TEXTS)
+    model = copy.deepcopy(classifier.model)
+    model.set_attn_implementation("eager")
     with torch.no_grad():
-        output = classifier.model(
-            input_ids=encoded.input_ids, attention_mask=encoded.real.long(), output_attentions=True
-        )
+        output = model(input_ids=encoded.input_ids, attention_mask=encoded.real.long(), output_attentions=True)
     layers = torch.stack(output.attentions).mean(2)
     for text, length in enumerate(encoded.lengths.tolist()):
         real = layers[:, text, :length, :length]
@@ -380,3 +381,54 @@ def test_sets_come_by_size_and_strong_tokens_first() -> None:
         frozenset(s) for size in (2, 3) for s in itertools.combinations((2, 5, 7, 9), size)
     }
     assert list(exact.smaller_sets([7, 5, 9, 2], 2)) == []
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("name", ["gradient-x-input", "integrated-gradients"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "modernbert"])
+def test_gradients_batched_are_those_of_one_text(family: str, name: str) -> None:
+    classifier = TextClassifier.from_pretrained(_tiny(family))
+    probe = Probe(classifier, TEXTS)
+    scores = methods.attribute(name, probe, Explain(), generator())
+    assert probe.queries.tolist() == [{"gradient-x-input": 1, "integrated-gradients": 20}[name]] * len(TEXTS)
+    assert (scores[~probe.maskable] == 0).all()
+    for text, row in zip(TEXTS, scores, strict=True):
+        alone = methods.attribute(name, Probe(classifier, [text]), Explain(), generator())[0]
+        torch.testing.assert_close(row[: len(alone)], alone, atol=1e-5, rtol=1e-3)
+
+
+def test_gradient_x_input_is_the_derivative_along_the_way_to_the_mask(classifier: TextClassifier) -> None:
+    probe = Probe(classifier, TEXTS)
+    scores = methods.attribute("gradient-x-input", probe, Explain(), generator())
+    encoded = probe.encoded
+    whole, hidden = classifier.embed(encoded), classifier.embed(encoded, None, ~encoded.maskable)
+    for text in range(len(TEXTS)):
+        for token in maskable(probe, text):
+            nudged = []
+            for step in (-1e-2, 1e-2):
+                given = whole.clone()
+                given[text, token] += step * (whole - hidden)[text, token]
+                answer = Prediction(classifier.from_embeddings(given, encoded))
+                nudged.append(probe.target_probability(torch.arange(len(probe)), answer)[text])
+            assert scores[text, token].item() == pytest.approx(((nudged[1] - nudged[0]) / 2e-2).item(), abs=2e-3)
+
+
+def test_integrated_gradients_add_up_to_masking_everything(classifier: TextClassifier) -> None:
+    probe = Probe(classifier, TEXTS)
+    scores = methods.attribute("integrated-gradients", probe, Explain(), generator())
+    for text in range(len(TEXTS)):
+        drop = probe.probability[text].item() - target_probability(probe, text, maskable(probe, text))
+        assert scores[text].sum().item() == pytest.approx(drop, abs=0.05)
+
+
+def test_rollout_is_read_where_the_classifier_reads() -> None:
+    for family, place in (("bert", 0), ("gpt2", -1)):
+        classifier = TextClassifier.from_pretrained(_tiny(family))
+        probe = Probe(classifier, TEXTS)
+        scores = methods.attribute("attention-rollout", probe, Explain(), generator())
+        assert probe.queries.sum() == 0
+        for text, row in zip(TEXTS, scores, strict=True):
+            encoded = classifier.encode([text])
+            torch.testing.assert_close(row[: encoded.real.shape[1]], classifier.rollout(encoded)[0, place])

@@ -16,7 +16,7 @@ from torch import Tensor
 from foveate.errors import RequestError
 from foveate.text.explanation import Explanation
 from foveate.text.goal import Goal
-from foveate.text.methods import attention, captum, exact, lime, random, search
+from foveate.text.methods import attention, captum, exact, gradient, lime, random, search
 from foveate.text.methods.protocols import fork, mask_in_order, mask_positive
 from foveate.text.probe import Probe
 
@@ -29,6 +29,9 @@ ATTRIBUTIONS: dict[str, Attribution] = {
     "random": random.random,
     "attention": attention.received,
     "attention-cls": attention.from_pooled,
+    "attention-rollout": attention.rollout,
+    "gradient-x-input": gradient.gradient_x_input,
+    "integrated-gradients": gradient.integrated_gradients,
     "feature-ablation": captum.feature_ablation,
     "occlusion": captum.occlusion,
     "kernel-shap": captum.kernel_shap,

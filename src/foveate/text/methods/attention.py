@@ -23,6 +23,24 @@ def from_pooled(probe: Probe, goal: Goal, rng: torch.Generator) -> Float[Tensor,
     return _first_pass(probe, lambda seen: seen.pooled[:, -1])
 
 
+def rollout(probe: Probe, goal: Goal, rng: torch.Generator) -> Float[Tensor, "texts tokens"]:
+    """How much of a token reaches the position that the classifier reads, through all layers (Abnar and Zuidema 2020).
+
+    A fact of the first forward pass too; the pass that is made here to see it layer by layer is not a query.
+    """
+    scores = torch.zeros(probe.maskable.shape)
+    for rows in torch.arange(len(probe)).split(64):
+        texts = probe.encoded.select(rows)
+        reached = probe.classifier.rollout(texts)
+        read_off = {
+            "first": reached[:, 0],
+            "last": reached[torch.arange(len(rows)), texts.lengths - 1],
+            "mean": reached.sum(1) / texts.lengths[:, None],
+        }[probe.classifier.reads]
+        scores[rows, : read_off.shape[1]] = read_off
+    return scores
+
+
 def _first_pass(
     probe: Probe, read: Callable[[Observation], Float[Tensor, "rows tokens"]]
 ) -> Float[Tensor, "texts tokens"]:
