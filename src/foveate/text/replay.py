@@ -54,7 +54,7 @@ class SumTree:
 
 @dataclass(frozen=True)
 class Batch:
-    """Transitions (s, a, r, s'), trimmed to the longest sequence among them."""
+    """Transitions (s, a, r, s'); states are trimmed to the longest sequence among s, and among s'."""
 
     index: Int[Tensor, " batch"]
     weight: Float[Tensor, " batch"]
@@ -67,10 +67,10 @@ class Batch:
     """Discounted over the steps between s and s'."""
     discount: Float[Tensor, " batch"]
     """Of the value of s'; 0 where the game was over by then."""
-    next_features: Float[Tensor, "batch tokens features"]
-    next_visible: Bool[Tensor, "batch tokens"]
-    next_real: Bool[Tensor, "batch tokens"]
-    next_legal: Bool[Tensor, "batch tokens"]
+    next_features: Float[Tensor, "batch next_tokens features"]
+    next_visible: Bool[Tensor, "batch next_tokens"]
+    next_real: Bool[Tensor, "batch next_tokens"]
+    next_legal: Bool[Tensor, "batch next_tokens"]
 
 
 class Replay:
