@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from foveate.text.classifier import Observation, TextClassifier
-from foveate.text.features import FEATURES, State, moments, statistics, token_features
-from foveate.text.game import TOKEN_AXES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+
+from foveate.text.classifier import Observation, TextClassifier
+from foveate.text.features import FEATURES, State, moments, statistics, token_features
+from foveate.text.game import TOKEN_AXES
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "official" / "attexplainer" / "golden.npz"
 

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 from conftest import PAIRS, TEXTS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from foveate.errors import RequestError
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.game import MaskingGame, Turn
 from foveate.text.goal import Explain
 from foveate.text.probe import Probe
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @contextmanager

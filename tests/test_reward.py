@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import TEXTS
+
 from foveate.text.classifier import Prediction, TextClassifier
 from foveate.text.game import MaskingGame, Turn
 from foveate.text.goal import Explain
