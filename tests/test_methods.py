@@ -175,6 +175,18 @@ def test_the_scores_of_a_search_begin_with_what_it_masked(name: str) -> None:
             assert ranked[: len(e.path)] == [s.action[0] for s in e.path]
 
 
+@pytest.mark.parametrize("name", ["greedy", "beam", "exact"])
+def test_the_other_scores_of_a_search_are_gains_alone(name: str) -> None:
+    """Also where one token is enough, and those that are not enough were never chosen from."""
+    probe = Probe(Known(tangled), TEXTS)
+    found = methods.run(name, probe, Explain(0.4), generator())
+    assert any(len(e.masked) == 1 and len(maskable(probe, text)) > 1 for text, e in enumerate(found))
+    for text, e in enumerate(found):
+        start = target_probability(probe, text, [])
+        for k in set(maskable(probe, text)) - set(e.masked):
+            assert e.scores[k] == pytest.approx(start - target_probability(probe, text, [k]), abs=1e-6)
+
+
 @pytest.mark.parametrize("name", [n for n in methods.METHODS if n.partition(":")[0] in ("attention", "random", "beam")])
 def test_pairs_and_texts_of_nothing(name: str) -> None:
     classifier = TextClassifier.from_pretrained(_tiny("bert"))
@@ -191,6 +203,8 @@ def test_unknown_names_are_refused() -> None:
             methods.run(name, probe, Explain(), generator())
     with pytest.raises(RequestError, match="unknown method"):
         methods.attribute("greedy", probe, Explain(), generator())
+    with pytest.raises(RequestError, match="needs an agent"):
+        methods.run("agent", probe, Explain(), generator())
 
 
 # Attention

@@ -71,6 +71,8 @@ def run(
     if name == "agent":
         from foveate.text.methods.agent import play
 
+        if agent is None:
+            raise RequestError("the method 'agent' needs an agent; name one, or choose another method")
         return play(probe, goal, agent, max_steps=max_steps)
     if name in SEARCHES:
         return SEARCHES[name](probe, goal, rng, max_steps)

@@ -49,11 +49,11 @@ def greedy_path(
     for step in range(max_steps):
         if not len(active):
             break
-        gain, logits, index = expand(probe, goal, rows[active], visible[active, None])
-        gain, index = gain[:, 0], index[:, 0]
+        gain, choice, logits, index = expand(probe, goal, rows[active], visible[active, None])
+        choice, index = choice[:, 0], index[:, 0]
         if step == 0:
-            alone[active] = gain.where(maskable[active], 0)
-        best = gain.argmax(1)
+            alone[active] = gain[:, 0].where(maskable[active], 0)
+        best = choice.argmax(1)
         visible[active, best] = False
         order.append((active, best))
         prediction = Prediction(logits[index.gather(1, best[:, None]).squeeze(1)])
@@ -104,12 +104,12 @@ def beam_path(
         if not len(active):
             break
         fresh = distinct(visible, maskable[active, None] & visible & alive[:, :, None])
-        gain, logits, index = expand(probe, goal, rows[active], visible, fresh)
+        gain, choice, logits, index = expand(probe, goal, rows[active], visible, fresh)
         if step == 0:
             alone[active] = gain[:, 0].where(maskable[active], 0)
-        order = gain.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :width]
+        order = choice.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :width]
         parent, token = order // maskable.shape[1], order % maskable.shape[1]
-        gain = gain.flatten(1).gather(1, order)
+        gain = choice.flatten(1).gather(1, order)
         alive = gain > -torch.inf
         each = torch.arange(len(active))[:, None]
         visible = visible[each, parent]
@@ -166,11 +166,16 @@ def expand(
     rows: Int[Tensor, " rows"],
     visible: Bool[Tensor, "rows beams tokens"],
     fresh: Bool[Tensor, "rows beams tokens"] | None = None,
-) -> tuple[Float[Tensor, "rows beams tokens"], Float[Tensor, "asked labels"], Int[Tensor, "rows beams tokens"]]:
+) -> tuple[
+    Float[Tensor, "rows beams tokens"],
+    Float[Tensor, "rows beams tokens"],
+    Float[Tensor, "asked labels"],
+    Int[Tensor, "rows beams tokens"],
+]:
     """Mask one more token, each of those visible, or of those `fresh`.
 
-    Returns what each would gain (-inf where it was not asked; where some of a text's reach the goal, only those keep
-    their gain), the logits of all that was asked, and each token's place among them.
+    Returns what each would gain (-inf where it was not asked), the same for choosing (where some of a text's reach the
+    goal, -inf for those that do not), the logits of all that was asked, and each token's place among them.
     """
     asked = probe.maskable[rows, None] & visible if fresh is None else fresh
     text, beam, token = asked.nonzero(as_tuple=True)
@@ -184,7 +189,8 @@ def expand(
     reached[asked] = goal.reached(probe, rows[text], prediction)
     index = torch.zeros(asked.shape, dtype=torch.long)
     index[asked] = torch.arange(len(token))
-    return gain.masked_fill(reached.flatten(1).any(1)[:, None, None] & ~reached, -torch.inf), logits, index
+    choice = gain.masked_fill(reached.flatten(1).any(1)[:, None, None] & ~reached, -torch.inf)
+    return gain, choice, logits, index
 
 
 def ask(probe: Probe, rows: Int[Tensor, " rows"], visible: Bool[Tensor, "rows tokens"]) -> Prediction:
