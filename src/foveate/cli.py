@@ -1,0 +1,204 @@
+"""The command line: arguments to calls. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import tyro
+
+from foveate.errors import RequestError
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+USAGE = """usage: foveate COMMAND ...
+
+What did a network look at when it decided, and does that claim survive a test?
+
+  explain             find the tokens that carry a classifier's decision
+  text train          train an agent
+  text benchmark      set methods side by side on a data set
+  import attexplainer turn a value network that AttExplainer's authors published into an agent
+  doctor              what is installed, what is missing, and how to mend it
+
+foveate COMMAND --help tells more. --debug shows tracebacks, --version the version.
+Exit status: 0 done; 1 the work failed, or some of the texts did; 2 the request was wrong; 130 interrupted.
+"""
+
+
+@dataclass(frozen=True)
+class ImportAttExplainer:
+    """Turn a value network that AttExplainer's authors published into an agent."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """One of the .bin files."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The directory for the agent: `foveate explain --agent DIR`."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Tell what is installed, what is missing, and how to mend it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    end = words.index("--") if "--" in words else len(words)
+    debug = "--debug" in words[:end]
+    words = [word for word in words[:end] if word != "--debug"] + words[end:]
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = _command(words, debug)
+        sys.stdout.flush()
+    except RequestError as error:
+        status = _fail(error, REFUSED, debug)
+    except KeyboardInterrupt as error:
+        status = _fail(str(error) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        status = FAILED
+    except Exception as error:
+        status = _fail(error, FAILED, debug)
+    # What is left in the buffer of a broken pipe or a full disk would raise once more when the interpreter ends.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+def _command(words: list[str], debug: bool) -> int:
+    if words[:1] in ([], ["-h"], ["--help"]):
+        print(USAGE, end="")
+        return DONE if words else REFUSED
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("foveate"))
+        return DONE
+    for name, run in COMMANDS.items():
+        if words[: len(name)] == list(name):
+            _quiet(debug)
+            return run("foveate " + " ".join(name), words[len(name) :])
+    known = [" ".join(name) for name in COMMANDS]
+    same = [name for name in known if name.split()[0] == words[0]]
+    raise RequestError(f"unknown command {' '.join(words[:2])!r}; there is {', '.join(same or known)}")
+
+
+def _quiet(debug: bool) -> None:
+    """Leave stderr to what a user must know: no advice of libraries, no bars but our own."""
+    logging.basicConfig(format="foveate: %(message)s", level=logging.WARNING)
+    if not debug:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if not sys.stderr.isatty():
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _fail(error: BaseException | str, status: int, debug: bool = False) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+        return status
+    if isinstance(error, OSError) and error.strerror:
+        error = f"{error.strerror}: {error.filename}" if error.filename else f"cannot write: {error.strerror}"
+    elif not isinstance(error, RequestError | str):
+        error = f"{type(error).__name__}: {error} (a fault of foveate's own? --debug shows where)"
+    print("foveate:", " ".join(str(error).split()), file=sys.stderr)
+    return status
+
+
+def _parse(settings: Any, program: str, words: list[str], **options: Any) -> Any:
+    """Settings from arguments; what is wrong with them is told in one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(settings, prog=program, args=words, config=(tyro.conf.FlagCreatePairsOff,), **options)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
+        raise RequestError(" ".join(filter(None, lines[1:])) or f"see {program} --help") from None
+
+
+def _explain(program: str, words: list[str]) -> int:
+    from foveate.text.explain import Settings, explain
+
+    outcome = explain(_parse(Settings, program, words))
+    if not outcome.failed:
+        return DONE
+    return FAILED if outcome.explained else REFUSED
+
+
+def _train(program: str, words: list[str]) -> int:
+    # A preset changes the defaults that the other flags start from, so it is read before them.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default="default")
+    try:
+        preset, words = first.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise RequestError(str(error)) from error
+
+    from foveate.text.training import TrainingSettings, paper, train
+
+    presets: dict[str, Callable[[TrainingSettings], TrainingSettings]] = {"default": lambda s: s, "paper": paper}
+    if preset.preset not in presets:
+        raise RequestError(f"unknown preset {preset.preset!r}; there is {', '.join(presets)}")
+    blank = TrainingSettings(model=tyro.MISSING, data=tyro.MISSING, run=tyro.MISSING)
+    directory = train(_parse(TrainingSettings, program, words, default=presets[preset.preset](blank)))
+    print(f"foveate: the agent is in {directory}; foveate explain --agent {directory} ...", file=sys.stderr)
+    return DONE
+
+
+def _benchmark(program: str, words: list[str]) -> int:
+    from foveate.text.benchmark import Settings, benchmark
+
+    settings = _parse(Settings, program, words)
+    print(benchmark(settings).to_markdown())
+    return DONE
+
+
+def _import(program: str, words: list[str]) -> int:
+    settings = _parse(ImportAttExplainer, program, words)
+    from foveate.text.agent import import_attexplainer
+
+    import_attexplainer(settings.file).save_pretrained(settings.output)
+    print(f"foveate: the agent is in {settings.output}", file=sys.stderr)
+    return DONE
+
+
+def _doctor(program: str, words: list[str]) -> int:
+    _parse(Doctor, program, words)
+    from foveate.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        mend = f"  ->  {finding.mend}" if finding.mend else ""
+        print(f"{'ok ' if finding.sound else 'BAD'} {finding.name:20} {finding.state}{mend}")
+    return DONE if all(finding.sound for finding in findings) else FAILED
+
+
+COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
+    ("explain",): _explain,
+    ("text", "train"): _train,
+    ("text", "benchmark"): _benchmark,
+    ("import", "attexplainer"): _import,
+    ("doctor",): _doctor,
+}
+
+
+if __name__ == "__main__":
+    main()

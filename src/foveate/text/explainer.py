@@ -1,0 +1,195 @@
+"""Explainer: one call from texts to explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast, overload
+
+import torch
+from torch import nn
+
+from foveate.errors import RequestError
+from foveate.text.agent import Agent, embedded_agents
+from foveate.text.classifier import Replacement, Text, TextClassifier
+from foveate.text.explanation import Explanation
+from foveate.text.goal import Explain
+from foveate.text.inputs import unreadable
+from foveate.text.methods import METHODS, run
+from foveate.text.minimality import verify as verify_minimality
+from foveate.text.probe import Probe
+
+EMBEDDED_CLASSIFIER = Path(__file__).parent.parent / "assets" / "emotion-classifier"
+WIDE, NARROW = 256, 32
+"""Texts worked on at once: many for methods that ask one row a text at a time, few for those that ask hundreds."""
+
+
+class Explainer:
+    """A classifier, and the method that explains its predictions."""
+
+    def __init__(
+        self,
+        classifier: TextClassifier,
+        *,
+        method: str = "agent",
+        agent: Agent | str | Path | None = None,
+        threshold: float = 0.8,
+        max_steps: int = 100,
+    ) -> None:
+        """`agent` is one of one's own or a name or directory; by default the one trained on the classifier, where
+        there is one, or else the general one. `threshold` is ε, the drop in probability that counts as explained.
+
+        Raises RequestError where the method or the agent is unknown, or a number out of its range.
+        """
+        if method not in METHODS:
+            raise RequestError(f"unknown method {method!r}{_nearest(method, METHODS)}; there is {', '.join(METHODS)}")
+        if not 0 < threshold <= 1:
+            raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {threshold:g}")
+        if max_steps < 1:
+            raise RequestError(f"--max-steps must be 1 or more, not {max_steps}")
+        if agent is not None and method != "agent":
+            raise RequestError(f"an agent explains with the method 'agent', not with {method!r}; leave one of them out")
+        self.classifier = classifier
+        self.method = method
+        self.goal = Explain(threshold)
+        self.max_steps = max_steps
+        self.agent = _agent(agent, classifier) if method == "agent" else None
+        self.at_once = WIDE if method.startswith(("agent", "attention", "random")) else NARROW
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | tuple[nn.Module, Any] | None = None,
+        *,
+        method: str = "agent",
+        agent: Agent | str | Path | None = None,
+        threshold: float = 0.8,
+        max_steps: int = 100,
+        replacement: Replacement | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+    ) -> Explainer:
+        """An explainer of a classifier: a hub id, a directory, a (model, tokenizer) pair, or None for the embedded one.
+
+        Raises RequestError where the classifier cannot be loaded, and as `Explainer` does.
+        """
+        options: dict[str, Any] = {"replacement": replacement, "batch_size": batch_size}
+        if device is not None:
+            options["device"] = device
+        classifier = TextClassifier.from_pretrained(EMBEDDED_CLASSIFIER if model is None else model, **options)
+        return cls(classifier, method=method, agent=agent, threshold=threshold, max_steps=max_steps)
+
+    @overload
+    def __call__(self, texts: Text, *, target: str | int | None = None, verify: bool = False) -> Explanation: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(
+        self, texts: Sequence[Text], *, target: str | int | None = None, verify: bool = False
+    ) -> list[Explanation]: ...
+
+    def __call__(
+        self, texts: Text | Sequence[Text], *, target: str | int | None = None, verify: bool = False
+    ) -> Explanation | list[Explanation]:
+        """Explain a text, a (premise, hypothesis) pair (a tuple), or a list of them.
+
+        `target` is the label whose probability is to fall, by name or number; by default the predicted one. `verify`
+        checks that every masked token is needed. Raises RequestError where a text is empty or has no token that can
+        be masked, or the label is unknown.
+        """
+        if isinstance(texts, str) or _is_pair(texts):
+            [result] = self.attempt([cast(Text, texts)], target=target, verify=verify)
+            if isinstance(result, RequestError):
+                raise result
+            return result
+        return list(self.explain_stream(texts, target=target, verify=verify))
+
+    def explain_stream(
+        self, texts: Iterable[Text], *, target: str | int | None = None, verify: bool = False
+    ) -> Iterator[Explanation]:
+        """Explain texts as they come, `at_once` at a time, in their order; raises as a call does."""
+        remaining = iter(texts)
+        number = 0
+        while chunk := list(islice(remaining, self.at_once)):
+            for result in self.attempt(chunk, target=target, verify=verify):
+                if isinstance(result, RequestError):
+                    raise RequestError(f"text {number}: {result}")
+                number += 1
+                yield result
+
+    def attempt(
+        self, texts: Sequence[Text], *, target: str | int | None = None, verify: bool = False
+    ) -> list[Explanation | RequestError]:
+        """Explain texts all at once; one that cannot be explained has its error in its place, and harms no other."""
+        label = self.label_index(target)
+        results: dict[int, Explanation | RequestError] = {}
+        for i, text in enumerate(texts):
+            if error := _wrong(text):
+                results[i] = error
+        for pairs in (False, True):
+            places = [i for i, text in enumerate(texts) if i not in results and isinstance(text, tuple) == pairs]
+            if places:
+                results |= zip(places, self._explain([texts[i] for i in places], label, verify), strict=True)
+        return [results[i] for i in range(len(texts))]
+
+    def _explain(self, texts: list[Text], label: int | None, verify: bool) -> list[Explanation | RequestError]:
+        encoded = self.classifier.encode(texts)
+        results: list[Explanation | RequestError] = [
+            RequestError("it has no token that can be masked, only special ones; give a text with words") for _ in texts
+        ]
+        rows = encoded.maskable.any(1).nonzero().squeeze(1)
+        if len(rows):
+            target = None if label is None else torch.full((len(rows),), label)
+            # The agent's game opens each text as it deals it.
+            probe = Probe(self.classifier, encoded.select(rows), target=target, opened=self.agent is None)
+            # The same draws for every chunk: what is said of a text does not depend on how many came before.
+            rng = torch.Generator().manual_seed(0)
+            found = run(self.method, probe, self.goal, rng, self.agent, self.max_steps)
+            if verify:
+                found = verify_minimality(probe, found, self.goal)
+            for row, explanation in zip(rows.tolist(), found, strict=True):
+                results[row] = replace(explanation, explainer=self)
+        return results
+
+    def label_index(self, target: str | int | None) -> int | None:
+        """The number of a label that is given by name or number; raises RequestError where there is none."""
+        labels = self.classifier.labels
+        if target is None:
+            return None
+        if isinstance(target, str):
+            if target in labels:
+                return labels.index(target)
+            if target.isdecimal():
+                target = int(target)
+        if isinstance(target, int) and 0 <= target < len(labels):
+            return target
+        raise RequestError(
+            f"unknown label {target!r}{_nearest(str(target), labels)}; there is "
+            + ", ".join(f"{i} {label}" for i, label in enumerate(labels))
+        )
+
+
+def _agent(agent: Agent | str | Path | None, classifier: TextClassifier) -> Agent:
+    if isinstance(agent, Agent):
+        return agent
+    if agent is None:
+        agent = classifier.name if classifier.name in embedded_agents() else "general"
+    return Agent.load(agent)
+
+
+def _is_pair(texts: Any) -> bool:
+    return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
+
+
+def _wrong(text: Any) -> RequestError | None:
+    if not isinstance(text, str) and not _is_pair(text):
+        return RequestError(f"it is {type(text).__name__}, not a text or a (text, text) tuple")
+    reason = next(filter(None, map(unreadable, (text,) if isinstance(text, str) else text)), None)
+    return RequestError(f"the text {reason}; give one with words") if reason else None
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
