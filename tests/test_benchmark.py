@@ -24,7 +24,7 @@ from foveate.text.goal import Explain
 from foveate.text.methods import run
 from foveate.text.probe import Probe
 
-METHODS = "attention,random,attention:positive,attention-cls@4"
+METHODS = "attention,random,attention:positive,greedy@4"
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_table(
     asked = _count_chunks(monkeypatch)
     resumed = benchmark(replace(settings, resume=True))
     assert _timeless(resumed) == _timeless(whole)
-    # Attention and its other protocol are done together: four chunks, then four of random and two of attention-cls.
+    # Attention and its other protocol are done together: four chunks, then four of random and two of greedy.
     assert len(asked) == 10 - chunks
 
 
@@ -130,7 +130,7 @@ def test_methods_and_texts_can_be_added(settings: Settings, whole: Table, monkey
     assert asked == [
         *(("attention:positive", start) for start in (0, 3, 6, 9)),
         *(("random", start) for start in (3, 6, 9)),
-        *(("attention-cls", start) for start in (0, 3)),
+        *(("greedy", start) for start in (0, 3)),
     ]
     fewer = benchmark(replace(settings, resume=True, methods="attention@5"))
     assert fewer.rows[0].all.texts == 5
