@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from foveate.errors import RequestError
-from foveate.text.features import State, token_features
+from foveate.text.features import FEATURES, State, token_features
 from foveate.text.qnetwork import NetworkSettings, build_network
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "agents"
@@ -42,6 +45,8 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         """`features` are groups of `foveate.text.features.FEATURES`, `inputs` their width together; `classifier` names
         the one that the agent was trained on, null for an agent of any."""
         super().__init__()
+        if unknown := set(features) - FEATURES.keys():
+            raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
         self.features = tuple(features)
         self.inputs = inputs
         self.toggle = toggle
@@ -76,6 +81,36 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         return self(self.look(state), state.visible, state.real).masked_fill(~legal, -torch.inf)
 
     @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        proxies: Any = None,
+        resume_download: Any = None,
+        **settings: Any,
+    ) -> Agent:
+        """As the mixin's, which prints to standard output, passes over weights that are missing, and reads pickles."""
+        agent = cls(**settings)
+        weights = str(Path(model_id) / SAFETENSORS_SINGLE_FILE)
+        if not Path(model_id).is_dir():
+            weights = hf_hub_download(
+                model_id,
+                SAFETENSORS_SINGLE_FILE,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        load_model(agent, weights, strict=True)
+        return agent.eval()
+
+    @classmethod
     def load(cls, name: str | Path) -> Agent:
         """An agent by the name of an embedded one, by directory, or by hub id; ready to play.
 
@@ -84,8 +119,10 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         place = EMBEDDED / name if str(name) in embedded_agents() else name
         try:
             agent: Agent = cls.from_pretrained(str(place))
-        except (OSError, TypeError, KeyError, ValueError, RuntimeError) as error:
+        except (OSError, TypeError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if isinstance(error, TypeError | KeyError):
+                reason = "there is no config.json of an agent"
             raise RequestError(
                 f"no agent at {name!s} ({reason}); embedded agents: {', '.join(embedded_agents())}; or give a "
                 "directory with config.json and model.safetensors"
@@ -107,5 +144,7 @@ def import_attexplainer(file: str | Path) -> Agent:
     except FileNotFoundError as error:
         raise RequestError(f"no such file: {file}") from error
     except Exception as error:  # torch.load names no common class for what a foreign file can make it raise
-        raise RequestError(f"{file} is not a value network of AttExplainer: {type(error).__name__}") from error
+        raise RequestError(
+            f"{file} is not a value network of AttExplainer ({type(error).__name__}); give a .bin of its report_weights"
+        ) from error
     return agent.eval().requires_grad_(False)
