@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from foveate.errors import RequestError
-from foveate.text.comparison import compare
+from foveate.text.comparison import compare, sample, tabulate
 from foveate.text.explanation import Explanation, Step, Token
 
 
@@ -96,10 +96,13 @@ def test_different_texts_are_not_compared() -> None:
         compare({"agent": [_explanation("a")], "other": [_explanation("b")]})
 
 
-def test_a_method_without_texts_has_an_empty_row() -> None:
-    table = compare({"agent": [_explanation("a")], "none": []})
+def test_a_method_that_did_not_run_is_named_above_the_tables() -> None:
+    found = {"agent": sample([_explanation("a")]), "lime": sample([], note="not run: needs lime")}
+    table = tabulate(found)
     assert table.rows[1].all.texts == 0
-    assert "| none | 0 |  |" in table.to_markdown()
+    markdown = table.to_markdown()
+    assert markdown.startswith("lime: not run: needs lime\n\n## All texts")
+    assert "| lime |" not in markdown
 
 
 def test_nothing_to_compare() -> None:

@@ -95,7 +95,7 @@ class Table:
     def to_markdown(self) -> str:
         """Means over all and over the reachable texts, differences from the reference, and the path's end."""
         main = ("fidelity", "queries", "delta_p", "mask_rate", "solved", "comprehensiveness", "sufficiency")
-        parts = []
+        parts = [f"{row.method}: {row.note}" for row in self.rows if row.note]
         for title, which in (("All texts", "all"), ("Texts that can be solved, p(label | X) ≥ ε", "reachable")):
             parts += [f"## {title}", self._means(which, main, seconds=which == "all")]
             parts += [f"### Less {self.reference}, on the texts that both explained", self._differences(which)]
@@ -120,8 +120,8 @@ class Table:
             cells = [_cell(m, summary.means.get(m)) for m in shown]
             if seconds:
                 cells.append("" if row.seconds is None else f"{row.seconds:.3g}")
-            name = f"{row.method} ({row.note})" if row.note else row.method
-            lines.append([name, str(summary.texts), *cells])
+            if summary.texts:
+                lines.append([row.method, str(summary.texts), *cells])
         return _markdown(header, lines)
 
     def _differences(self, which: str) -> str:
