@@ -158,12 +158,12 @@ def test_no_code_of_a_file_is_run(save: object, tmp_path: Path) -> None:
 def test_a_saved_agent_is_the_same_to_the_bit(
     network: str, classifier: TextClassifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    agent = new_agent(classifier, network=network, toggle=network == "paper", classifier="tiny")
+    agent = new_agent(classifier, network=network, moves="toggle" if network == "paper" else "mask", classifier="tiny")
     agent.save_pretrained(tmp_path)
     loaded = Agent.load(tmp_path)
     state = first_state(classifier)
     assert torch.equal(loaded.values(state), agent.values(state))
-    assert (loaded.features, loaded.toggle, loaded.classifier) == (agent.features, agent.toggle, "tiny")
+    assert (loaded.features, loaded.moves, loaded.classifier) == (agent.features, agent.moves, "tiny")
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["features"] == ANY and config["network"] == network and config["inputs"] == agent.inputs
@@ -254,14 +254,14 @@ def test_a_name_that_is_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 # -- values
 
 
-@pytest.mark.parametrize("toggle", [False, True])
-def test_what_may_not_be_toggled_has_no_value(toggle: bool, classifier: TextClassifier) -> None:
-    agent = new_agent(classifier, toggle=toggle)
-    game = MaskingGame(Probe(classifier, TEXTS), Explain(2.0), iter(range(5)), slots=5, toggle=toggle)
+@pytest.mark.parametrize("moves", ["toggle", "mask", "take-back"])
+def test_what_may_not_be_toggled_has_no_value(moves: str, classifier: TextClassifier) -> None:
+    agent = new_agent(classifier, moves=moves)
+    game = MaskingGame(Probe(classifier, TEXTS), Explain(2.0), iter(range(5)), slots=5, moves=moves)
     game.step(torch.ones(5, dtype=torch.long))
     assert game.state is not None
     assert torch.equal(agent.values(game.state).isfinite(), game.actions)
-    assert len(game) == 5 - (not toggle)  # "joy" has one token, and all of it is masked
+    assert len(game) == 5 - (moves != "toggle")  # "joy" has one token, and all of it is masked
 
 
 def test_features_of_another_width_are_refused(classifier: TextClassifier) -> None:
@@ -275,10 +275,10 @@ def test_features_of_another_width_are_refused(classifier: TextClassifier) -> No
 
 
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS])
-@pytest.mark.parametrize("toggle", [False, True])
-def test_play_ends_and_counts(texts: tuple, toggle: bool, classifier: TextClassifier) -> None:
+@pytest.mark.parametrize("moves", ["toggle", "mask", "take-back"])
+def test_play_ends_and_counts(texts: tuple, moves: str, classifier: TextClassifier) -> None:
     probe = Probe(classifier, texts)
-    explanations = play(probe, Explain(0.3), new_agent(classifier, toggle=toggle), max_steps=6, slots=2)
+    explanations = play(probe, Explain(0.3), new_agent(classifier, moves=moves), max_steps=6, slots=2)
     assert len(explanations) == len(texts)
     for row, e in enumerate(explanations):
         given = e.text if e.pair is None else (e.text, e.pair)
@@ -307,9 +307,9 @@ def test_a_text_alone_is_explained_as_in_a_batch(classifier: TextClassifier) -> 
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.4, 0.95])
-@pytest.mark.parametrize("toggle", [False, True])
-def test_scores_rank_masked_tokens_first(threshold: float, toggle: bool, classifier: TextClassifier) -> None:
-    agent = new_agent(classifier, toggle=toggle)
+@pytest.mark.parametrize("moves", ["toggle", "mask", "take-back"])
+def test_scores_rank_masked_tokens_first(threshold: float, moves: str, classifier: TextClassifier) -> None:
+    agent = new_agent(classifier, moves=moves)
     for e in play(Probe(classifier, TEXTS), Explain(threshold), agent, max_steps=4):
         tried = [step.action[0] for step in e.path]
         never = [score for i, score in enumerate(e.scores) if i not in tried]

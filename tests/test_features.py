@@ -57,6 +57,7 @@ def random_state(lengths: list[int], seed: int = 0, *, width: int | None = None)
     special = torch.zeros_like(real)
     special[:, 0] = True
     maskable = real & ~special
+    visible = real & ~(maskable & (torch.rand(games, tokens, generator=draw) < 0.3))
     return State(
         observation=Observation(
             attention=rows(tokens) * real[:, :, None],
@@ -66,7 +67,8 @@ def random_state(lengths: list[int], seed: int = 0, *, width: int | None = None)
         ),
         real=real,
         maskable=maskable,
-        visible=real & ~(maskable & (torch.rand(games, tokens, generator=draw) < 0.3)),
+        visible=visible,
+        legal=maskable & visible,
         segments=((torch.arange(tokens) > 3) & real).long(),
         probabilities=torch.randn(games, 3, generator=draw).softmax(1),
         target=torch.randint(3, (games,), generator=draw),

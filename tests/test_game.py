@@ -48,18 +48,28 @@ def play_randomly(game: MaskingGame, seed: int, check: object = lambda before, a
     return played
 
 
-def replay_alone(classifier: TextClassifier, text: Text, actions: list[int], goal: Explain, most: int, toggle: bool):
-    """The game of one text, as the paper tells it, one prediction at a time."""
+def replay_alone(classifier: TextClassifier, text: Text, actions: list[int], goal: Explain, most: int, moves: str):
+    """The game of one text, as the paper tells it, one prediction at a time; and what taking back adds."""
     encoded = classifier.encode([text])
     visible = torch.ones_like(encoded.real)
     first = classifier.predict(encoded).probabilities[0]
     target = int(first.argmax())
+    logit = torch.logit
+    wanted = logit((first[target] - goal.threshold).clamp(0.01, 0.9999))
+    far, tried = (logit(first[target].clamp(1e-4, 0.9999)) - wanted).clamp(min=0), set()
     for step, action in enumerate(actions, 1):
         visible[0, action] = not visible[0, action]
-        gain = float(first[target] - classifier.predict(encoded, visible=visible).probabilities[0, target])
-        nothing_left = not toggle and not (visible & encoded.maskable).any()
+        tried.add(action)
+        now = classifier.predict(encoded, visible=visible).probabilities[0, target]
+        gain = float(first[target] - now)
+        nothing_left = moves != "toggle" and len(tried) == encoded.maskable.sum()
         reached = gain >= goal.threshold
         yield visible[0].tolist(), gain, reached, reached or step == most or nothing_left
+        farther = (logit(now.clamp(1e-4, 0.9999)) - wanted).clamp(min=0)
+        if moves == "take-back" and farther > far:
+            visible[0, action] = True
+        else:
+            far = farther
 
 
 @given(
@@ -67,21 +77,21 @@ def replay_alone(classifier: TextClassifier, text: Text, actions: list[int], goa
     st.integers(1, 4),
     st.sampled_from([0.05, 0.3, 0.9]),
     st.sampled_from([1, 3, 20]),
-    st.booleans(),
+    st.sampled_from(["toggle", "mask", "take-back"]),
     st.integers(0, 2**16),
 )
 @settings(max_examples=15, deadline=None)
 def test_many_games_at_once_are_one_game_at_a_time(
-    classifier: TextClassifier, texts: list[str], slots: int, threshold: float, most: int, toggle: bool, seed: int
+    classifier: TextClassifier, texts: list[str], slots: int, threshold: float, most: int, moves: str, seed: int
 ) -> None:
     goal = Explain(threshold)
     probe = Probe(classifier, texts)
     played = play_randomly(
-        MaskingGame(probe, goal, iter(range(len(texts))), slots=slots, max_steps=most, toggle=toggle), seed
+        MaskingGame(probe, goal, iter(range(len(texts))), slots=slots, max_steps=most, moves=moves), seed
     )
     assert sorted(played) == list(range(len(texts)))
     for row, steps in played.items():
-        alone = replay_alone(classifier, texts[row], [step[0] for step in steps], goal, most, toggle)
+        alone = replay_alone(classifier, texts[row], [step[0] for step in steps], goal, most, moves)
         for (_, visible, gain, reached, over), (visible_, gain_, reached_, over_) in zip(steps, alone, strict=True):
             assert visible == visible_
             assert math.isclose(gain, gain_, abs_tol=1e-5)
@@ -118,7 +128,9 @@ def test_batches_are_full_while_texts_last(classifier: TextClassifier) -> None:
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS])
 @pytest.mark.parametrize("toggle", [False, True])
 def test_special_tokens_are_never_toggled(classifier: TextClassifier, texts: tuple[Text, ...], toggle: bool) -> None:
-    game = MaskingGame(Probe(classifier, texts), Explain(2.0), iter(range(len(texts))), slots=2, toggle=toggle)
+    game = MaskingGame(
+        Probe(classifier, texts), Explain(2.0), iter(range(len(texts))), slots=2, moves="toggle" if toggle else "mask"
+    )
     for step in play_randomly(game, seed=2).values():
         for action, visible, *_ in step:
             assert visible[0] and visible[-1] and 0 < action < len(visible) - 1
@@ -127,7 +139,7 @@ def test_special_tokens_are_never_toggled(classifier: TextClassifier, texts: tup
 @pytest.mark.parametrize("toggle", [False, True])
 def test_what_may_not_be_toggled_is_refused(classifier: TextClassifier, toggle: bool) -> None:
     probe = Probe(classifier, ["joy", "a charming and great journey"])
-    game = MaskingGame(probe, Explain(2.0), iter(range(2)), slots=2, toggle=toggle)
+    game = MaskingGame(probe, Explain(2.0), iter(range(2)), slots=2, moves="toggle" if toggle else "mask")
     for action in ([0, 1], [2, 1], [5, 1]):  # [CLS], [SEP] and padding of the first
         with pytest.raises(ValueError, match="may not be toggled"):
             game.step(torch.tensor(action))
@@ -136,7 +148,7 @@ def test_what_may_not_be_toggled_is_refused(classifier: TextClassifier, toggle: 
 
 def test_a_masked_token_is_shown_again_only_where_toggling_is_on(classifier: TextClassifier) -> None:
     text = TEXTS[0]
-    toggling = MaskingGame(Probe(classifier, [text]), Explain(2.0), iter([0]), slots=1, toggle=True)
+    toggling = MaskingGame(Probe(classifier, [text]), Explain(2.0), iter([0]), slots=1, moves="toggle")
     toggling.step(torch.tensor([3]))
     turn = toggling.step(torch.tensor([3]))
     assert turn.visible.all() and turn.gain.abs().item() < 1e-6
@@ -154,7 +166,7 @@ def test_a_game_ends_when_everything_is_masked(classifier: TextClassifier) -> No
 
 
 def test_a_game_ends_after_its_steps(classifier: TextClassifier) -> None:
-    game = MaskingGame(Probe(classifier, TEXTS), Explain(2.0), iter([0, 4, 0]), slots=2, max_steps=4, toggle=True)
+    game = MaskingGame(Probe(classifier, TEXTS), Explain(2.0), iter([0, 4, 0]), slots=2, max_steps=4, moves="toggle")
     played = play_randomly(game, seed=4)
     assert (len(played[0]), len(played[4])) == (8, 4)
 

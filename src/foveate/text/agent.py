@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from foveate.errors import RequestError
 from foveate.text.features import FEATURES, State, token_features
+from foveate.text.game import Moves
 from foveate.text.qnetwork import NetworkSettings, build_network
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "agents"
@@ -39,7 +40,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         network: str = "pooled",
         width: int = 96,
         layers: int = 2,
-        toggle: bool = False,
+        moves: Moves = "take-back",
         classifier: str | None = None,
     ) -> None:
         """`features` are groups of `foveate.text.features.FEATURES`, `inputs` their width together; `classifier` names
@@ -49,7 +50,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
             raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
         self.features = tuple(features)
         self.inputs = inputs
-        self.toggle = toggle
+        self.moves: Moves = moves
         self.classifier = classifier
         self.network = build_network(NetworkSettings(network, width, layers), inputs)  # type: ignore[arg-type]
 
@@ -77,8 +78,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
     @torch.no_grad()
     def values(self, state: State) -> Float[Tensor, "games tokens"]:
         """Q of toggling each token; −∞ where that is not allowed."""
-        legal = state.maskable if self.toggle else state.maskable & state.visible
-        return self(self.look(state), state.visible, state.real).masked_fill(~legal, -torch.inf)
+        return self(self.look(state), state.visible, state.real).masked_fill(~state.legal, -torch.inf)
 
     @classmethod
     def _from_pretrained(
@@ -135,7 +135,7 @@ def import_attexplainer(file: str | Path) -> Agent:
 
     Raises RequestError where the file is not such a network.
     """
-    agent = Agent(features=["statistics"], inputs=68, network="paper", toggle=True, classifier=None)
+    agent = Agent(features=["statistics"], inputs=68, network="paper", moves="toggle", classifier=None)
     names = {"layer1": "hidden", "layer2": "output.0", "out": "output.2"}
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)

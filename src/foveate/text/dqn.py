@@ -19,6 +19,8 @@ class LearnerSettings:
 
     learning_rate: float = 5e-4
     """Adam's step size."""
+    anneal: bool = True
+    """Lower the step size to a twentieth over the run, in a straight line."""
     batch_size: int = 256
     """Transitions an update."""
     discount: float = 0.95
@@ -73,6 +75,12 @@ class Learner:
         if self.updates % s.replace_every == 0:
             self.target.load_state_dict(self.network.state_dict())
         return loss.item(), error.detach()
+
+    def anneal(self, done: float) -> None:
+        """Set the step size for a run of which the share `done` is over."""
+        if self.settings.anneal:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.settings.learning_rate * max(1 - done, 0.05)
 
     @torch.no_grad()
     def wanted(self, batch: Batch) -> Float[Tensor, " batch"]:

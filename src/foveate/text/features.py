@@ -24,6 +24,8 @@ class State:
     real: Bool[Tensor, "games tokens"]
     maskable: Bool[Tensor, "games tokens"]
     visible: Bool[Tensor, "games tokens"]
+    legal: Bool[Tensor, "games tokens"]
+    """What may be toggled now."""
     segments: Int[Tensor, "games tokens"]
     probabilities: Float[Tensor, "games labels"]
     target: Int[Tensor, " games"]
@@ -150,7 +152,7 @@ def _context(state: State) -> Tensor:
     length = state.real.sum(1, keepdim=True)
     games = torch.cat([now, now.logit() / 4, goal.logit() / 4, others, masked / maskable, length.float().log2() / 4], 1)
     position = torch.arange(tokens, device=length.device)[None] / length
-    places = torch.stack([position, state.segments.float(), state.maskable.float()], -1)
+    places = torch.stack([position, state.segments.float(), state.legal.float()], -1)
     return torch.cat([games[:, None].expand(-1, tokens, -1), places], -1)
 
 

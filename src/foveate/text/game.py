@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,11 @@ from foveate.text.features import State
 from foveate.text.goal import Goal
 from foveate.text.probe import Probe
 
+Moves = Literal["toggle", "mask", "take-back"]
+"""What may be done to a token: `toggle`, mask it or show it again, as in the paper; `mask`, mask it for good;
+`take-back`, mask it, and where that led away from the goal it is shown again at once and not tried any more. What was
+seen before the step is still known, so taking back costs no query."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -29,7 +34,7 @@ class Turn:
     prediction: Prediction
     gain: Float[Tensor, " games"]
     closer: Float[Tensor, " games"]
-    """How much of the goal's distance the step took off, in log-odds."""
+    """How much of the goal's distance the step took off, in log-odds; 0 where it was taken back."""
     reached: Bool[Tensor, " games"]
     """The goal was reached: d in equations 2 and 3."""
     over: Bool[Tensor, " games"]
@@ -47,19 +52,16 @@ class MaskingGame:
         *,
         slots: int,
         max_steps: int = 100,
-        toggle: bool = False,
+        moves: Moves = "take-back",
         reachable_only: bool = False,
     ) -> None:
-        """`toggle=True` lets a masked token be shown again, as in the paper; else tokens are only ever masked.
-
-        `reachable_only=True` passes over texts whose end cannot be reached.
-        """
+        """`reachable_only=True` passes over texts whose end cannot be reached."""
         self.probe = probe
         self.goal = goal
         self.source = source
         self.slots = slots
         self.max_steps = max_steps
-        self.toggle = toggle
+        self.moves = moves
         self.reachable_only = reachable_only
         self.rows: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
         self.steps: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
@@ -74,25 +76,32 @@ class MaskingGame:
     def actions(self) -> Bool[Tensor, "games tokens"]:
         """The tokens that may be toggled now."""
         assert self.state is not None
-        return self.state.maskable if self.toggle else self.state.maskable & self.state.visible
+        return self.state.legal
 
     def step(self, action: Int[Tensor, " games"]) -> Turn:
         """Toggle one token in every game. Costs each game's text one query.
 
-        Raises ValueError for a token that may not be toggled: special, padding, or (unless `toggle`) masked already.
+        Raises ValueError for a token that may not be toggled: special, padding, or (but for "toggle") tried already.
         """
         state = self.state
         assert state is not None
         if not self.actions.gather(1, action[:, None]).all():
             raise ValueError("a token was chosen that may not be toggled; choose among `actions`")
-        visible = state.visible ^ F.one_hot(action, state.visible.shape[1]).bool()
+        chosen = F.one_hot(action, state.visible.shape[1]).bool()
+        visible = state.visible ^ chosen
+        legal = state.legal if self.moves == "toggle" else state.legal & ~chosen
         prediction = self.probe.query(self.rows, visible, observe=True)
         assert prediction.observation is not None
         self.steps = self.steps + 1
-        self.state = _state(self.probe, self.goal, self.rows, visible, prediction)
-        before, self.distance = self.distance, self.goal.distance(self.probe, self.rows, prediction)
+        before, after = self.distance, self.goal.distance(self.probe, self.rows, prediction)
         reached = self.goal.reached(self.probe, self.rows, prediction)
-        stuck = ~self.actions.any(1)
+        back = (after > before) & ~reached if self.moves == "take-back" else torch.zeros_like(reached)
+        self.state = _state(self.probe, self.goal, self.rows, visible, legal, prediction)
+        if back.any():
+            games = torch.arange(len(back))
+            place = torch.where(back, games, games + len(back))
+            self.state = _gather(replace(state, legal=legal), self.state, place, visible.shape[1])
+        self.distance = torch.where(back, before, after)
         turn = Turn(
             rows=self.rows,
             visible=visible,
@@ -100,7 +109,7 @@ class MaskingGame:
             gain=self.goal.gain(self.probe, self.rows, prediction),
             closer=before - self.distance,
             reached=reached,
-            over=reached | stuck | (self.steps >= self.max_steps),
+            over=reached | ~self.actions.any(1) | (self.steps >= self.max_steps),
         )
         self._refill(turn.over)
         return turn
@@ -133,7 +142,14 @@ class MaskingGame:
                 break
             prediction = self.probe.open(fresh, observe=True)
             width = int(self.probe.encoded.lengths[fresh].max())
-            opened = _state(self.probe, self.goal, fresh, self.probe.encoded.real[fresh, :width], prediction)
+            opened = _state(
+                self.probe,
+                self.goal,
+                fresh,
+                self.probe.encoded.real[fresh, :width],
+                self.probe.encoded.maskable[fresh, :width],
+                prediction,
+            )
             keep = torch.ones_like(fresh, dtype=torch.bool)
             if self.reachable_only:
                 keep = self.goal.reachable(self.probe, fresh)
@@ -154,7 +170,7 @@ class MaskingGame:
         return rows, far, state
 
 
-def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, prediction: Prediction) -> State:
+def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, legal: Tensor, prediction: Prediction) -> State:
     width = visible.shape[1]
     encoded = probe.encoded
     assert prediction.observation is not None
@@ -163,6 +179,7 @@ def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, prediction: 
         real=encoded.real[rows, :width],
         maskable=encoded.maskable[rows, :width],
         visible=visible,
+        legal=legal,
         segments=encoded.segments[rows, :width],
         probabilities=prediction.probabilities,
         target=probe.target[rows],
@@ -176,7 +193,7 @@ TOKEN_AXES: dict[str, tuple[int, ...]] = {
     "received": (2,),
     "pooled": (2,),
     "hidden": (1,),
-    **dict.fromkeys(("real", "maskable", "visible", "segments"), (1,)),
+    **dict.fromkeys(("real", "maskable", "visible", "legal", "segments"), (1,)),
 }
 """Which axes of a state's tensors run over tokens."""
 

@@ -19,7 +19,7 @@ from foveate.text.agent import Agent
 from foveate.text.classifier import Observation, TextClassifier
 from foveate.text.dqn import Learner, LearnerSettings
 from foveate.text.features import State, token_features
-from foveate.text.game import MaskingGame, Turn
+from foveate.text.game import MaskingGame, Moves, Turn
 from foveate.text.goal import Explain, Goal
 from foveate.text.inputs import read_texts
 from foveate.text.methods.agent import play
@@ -53,8 +53,8 @@ class TrainingSettings:
     """How it learns."""
     reward: RewardSettings = field(default_factory=RewardSettings)
     """What a step pays."""
-    toggle: bool = False
-    """Let masked tokens be shown again."""
+    moves: Moves = "take-back"
+    """What may be done to a token; see foveate.text.game."""
     reachable_only: bool = True
     """Learn only from texts whose end can be reached."""
     steps: int = 60_000
@@ -99,6 +99,7 @@ def paper(settings: TrainingSettings) -> TrainingSettings:
         network=NetworkSettings(kind="paper"),
         learner=LearnerSettings(
             learning_rate=1e-4,
+            anneal=False,
             batch_size=256,
             discount=0.9,
             n_step=1,
@@ -109,7 +110,7 @@ def paper(settings: TrainingSettings) -> TrainingSettings:
             capacity=100_000,
         ),
         reward=RewardSettings(kind="paper"),
-        toggle=True,
+        moves="toggle",
         reachable_only=False,
         greedy=0.7,
     )
@@ -183,7 +184,7 @@ class Trainer:
             network=settings.network.kind,
             width=settings.network.width,
             layers=settings.network.layers,
-            toggle=settings.toggle,
+            moves=settings.moves,
             classifier=settings.model[0] if len(settings.model) == 1 else None,
         )
         self.learner = Learner(self.agent, settings.learner)
@@ -208,6 +209,7 @@ class Trainer:
         progress = _Progress(settings.steps, start)
         while self.step < settings.steps:
             gains.append(self._play_step())
+            self.learner.anneal(self.step / settings.steps)
             if self.step >= settings.warmup:
                 losses += [self._learn() for _ in range(settings.updates)]
             progress.show(self.step)
@@ -360,7 +362,7 @@ def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> 
         order,
         slots=slots,
         max_steps=settings.max_steps,
-        toggle=settings.toggle,
+        moves=settings.moves,
         reachable_only=settings.reachable_only,
     )
     return Corpus(probe, goal, game, order, Probe(classifier, validation))

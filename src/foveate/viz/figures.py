@@ -61,7 +61,9 @@ def replay(
     offsets, segments = encoded.offsets[0].tolist(), encoded.segments[0].tolist()
     if [(*offset, segment) for offset, segment in zip(offsets, segments, strict=True)] != spans:
         raise RequestError(f"this explanation is of {e.model}, which reads other tokens than {classifier.name}")
-    masks = [(), *(step.masked for step in e.path)][:states]
+    # Each state that a step was taken in, and the last: a step that was taken back left the state before it.
+    masks = [set(step.masked) ^ set(step.action) for step in e.path] + [set(e.path[-1].masked if e.path else ())]
+    masks = masks[:states]
     shown = encoded.real.repeat(len(masks), 1)
     for i, masked in enumerate(masks):
         shown[i, list(masked)] = False
@@ -71,11 +73,15 @@ def replay(
     attention, real = prediction.observation.attention, encoded.real[rows]
     values = None
     if agent is not None:
+        legal = encoded.maskable[rows]
+        for i, step in enumerate(e.path if agent.moves != "toggle" else ()):
+            legal[i + 1 :, list(step.action)] = False
         state = State(
             observation=prediction.observation,
             real=real,
             maskable=encoded.maskable[rows],
             visible=shown,
+            legal=legal,
             segments=encoded.segments[rows],
             probabilities=prediction.probabilities,
             target=torch.full_like(rows, classifier.labels.index(e.label)),
