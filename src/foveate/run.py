@@ -45,36 +45,38 @@ class Run:
     """
 
     def __init__(self, directory: str | Path, settings: Any, *, resume: bool = False, wandb: bool = False) -> None:
-        """Open a run.
+        """Look whether a run can go on here; nothing is written yet.
 
         Raises RequestError where the directory holds a run already and `resume` is off, or where it was started with
         other settings.
         """
         self.directory = Path(directory)
         self.checkpoint_file = self.directory / "checkpoint.safetensors"
-        described = json.dumps(dataclasses.asdict(settings), indent=1, default=str)
-        file = self.directory / "settings.json"
-        if file.exists() and not resume:
-            raise RequestError(f"{self.directory} holds a run already; add --resume to go on with it, or name another")
-        if file.exists() and json.loads(file.read_text()) != json.loads(described):
-            old, new = json.loads(file.read_text()), json.loads(described)
-            differ = ", ".join(sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k)))
-            raise RequestError(f"{self.directory} was started with other settings ({differ}); resume with the same")
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, described + "\n")
-        except OSError as error:
-            raise RequestError(f"cannot write to {self.directory}: {error.strerror}") from error
-        self._settings = json.loads(described)
+        self.settings_file = self.directory / "settings.json"
+        self._settings = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+        if self.settings_file.exists():
+            if not resume:
+                raise RequestError(
+                    f"{self.directory} holds a run already; add --resume to go on with it, or name another"
+                )
+            differ = ", ".join(_difference(self.settings_file, self._settings))
+            if differ:
+                raise RequestError(f"{self.directory} was started with other settings ({differ}); resume with the same")
         self._wandb = wandb
         self._board: Any = None
         self._tracker: Any = None
 
-    def load(self) -> Checkpoint | None:
-        """The last checkpoint, or None where there is none yet.
+    def begin(self) -> Checkpoint | None:
+        """Write down the settings; gives the last checkpoint, or None where there is none yet.
 
-        Raises RequestError where it is unreadable or of another version.
+        Raises RequestError where the directory cannot be written to, or the checkpoint is unreadable or of another
+        version.
         """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.settings_file, json.dumps(self._settings, indent=1) + "\n")
+        except OSError as error:
+            raise RequestError(f"cannot write to {self.directory}: {error.strerror}") from error
         with suppress(FileNotFoundError):
             self.checkpoint_file.with_name("checkpoint.tmp").unlink()
         if not self.checkpoint_file.exists():
@@ -138,6 +140,17 @@ class Run:
         if file.exists():
             lines = [line for line in file.read_text().splitlines() if _step(line) <= step]
             write_atomically(file, "".join(line + "\n" for line in lines))
+
+
+def _difference(file: Path, settings: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that are others in the file."""
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        old = None
+    if not isinstance(old, dict):
+        raise RequestError(f"{file} does not hold the settings of a run; name another directory")
+    return sorted(name for name in old.keys() | settings.keys() if old.get(name) != settings.get(name))
 
 
 def _step(line: str) -> float:

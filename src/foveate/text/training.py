@@ -18,7 +18,7 @@ from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_opt
 from foveate.text.agent import Agent
 from foveate.text.classifier import Observation, TextClassifier
 from foveate.text.dqn import Learner, LearnerSettings
-from foveate.text.features import State, token_features
+from foveate.text.features import FEATURES, State, token_features
 from foveate.text.game import MaskingGame, Moves, Turn
 from foveate.text.goal import Explain, Goal
 from foveate.text.inputs import read_texts
@@ -152,12 +152,14 @@ def train(settings: TrainingSettings) -> Path:
     Raises RequestError for settings that do not fit together, unreadable data, or a loss that is not a number (the
     last checkpoint stays as it was).
     """
+    _check(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     run = Run(settings.run, replace(settings, resume=False), resume=settings.resume, wandb=settings.wandb)
-    checkpoint = run.load()
+    # Before the run begins, so that data which cannot be read leaves no run behind that says so for ever.
     trainer = Trainer(settings)
+    checkpoint = run.begin()
     if checkpoint is not None:
         trainer.restore(checkpoint)
     try:
@@ -168,6 +170,22 @@ def train(settings: TrainingSettings) -> Path:
     directory = Path(settings.run) / "agent"
     trainer.agent.save_pretrained(directory)
     return directory
+
+
+def _check(settings: TrainingSettings) -> None:
+    """Raises RequestError for settings that cannot be, before anything is loaded."""
+    count = len(settings.model)
+    if len(settings.data) != count or len(settings.validation) not in (0, count):
+        raise RequestError(f"{count} classifiers need as many --data, and as many --validation or none")
+    if len(settings.threshold) not in (1, count):
+        raise RequestError(f"{count} classifiers need as many --threshold, or one for all")
+    if settings.games < count:
+        raise RequestError(f"--games {settings.games} is not one for each of {count} classifiers; raise it")
+    if unknown := set(settings.features) - FEATURES.keys():
+        raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
+    for name in ("steps", "games", "max_steps", "tokens", "texts", "evaluate_every", "checkpoint_every"):
+        if getattr(settings, name) < 1:
+            raise RequestError(f"--{name.replace('_', '-')} is {getattr(settings, name)}; it must be at least 1")
 
 
 class Trainer:
@@ -199,29 +217,30 @@ class Trainer:
         )
         self.step = 0
         """Queries played so far."""
+        self.losses: list[float] = []
+        self.gains: list[float] = []
+        """Mean rewards; these and the losses since the last evaluation."""
 
     def play(self, run: Run) -> Iterator[dict[str, float]]:
         """Play and learn until the steps are done; gives metrics at every evaluation, and saves checkpoints."""
         settings = self.settings
-        losses: list[float] = []
-        gains: list[float] = []
         started, start = time.monotonic(), self.step
         progress = _Progress(settings.steps, start)
         while self.step < settings.steps:
-            gains.append(self._play_step())
+            self.gains.append(self._play_step())
             self.learner.anneal(self.step / settings.steps)
-            if self.step >= settings.warmup:
-                losses += [self._learn() for _ in range(settings.updates)]
+            if self.step >= settings.warmup and len(self.replay):
+                self.losses += [self._learn() for _ in range(settings.updates)]
             progress.show(self.step)
             if self._passed(settings.evaluate_every) or self.step >= settings.steps:
                 rate = (self.step - start) / (time.monotonic() - started)
-                metrics = {"queries_per_second": rate, "reward": sum(gains) / len(gains)}
-                if losses:
-                    metrics["loss"] = sum(losses) / len(losses)
+                metrics = {"queries_per_second": rate, "reward": sum(self.gains) / len(self.gains)}
+                if self.losses:
+                    metrics["loss"] = sum(self.losses) / len(self.losses)
                 metrics |= self._evaluate()
                 progress.say(self.step, metrics)
                 yield metrics
-                losses, gains = [], []
+                self.losses, self.gains = [], []
             if self._passed(settings.checkpoint_every) or self.step >= settings.steps:
                 run.save(self.checkpoint())
         progress.close()
@@ -265,7 +284,10 @@ class Trainer:
         batch = self.replay.sample(learner.batch_size, learner.importance_exponent, self.generator)
         loss, error = self.learner.learn(batch)
         if not loss < float("inf"):
-            raise RequestError(f"the loss is {loss} at step {self.step}; the last checkpoint is as it was")
+            raise RequestError(
+                f"the loss is {loss} at step {self.step}; lower --learner.learning-rate and start anew (the last "
+                "checkpoint is as it was)"
+            )
         self.replay.update(batch.index, error)
         return loss
 
@@ -310,6 +332,8 @@ class Trainer:
         numbers = {
             "step": self.step,
             "updates": self.learner.updates,
+            "losses": self.losses,
+            "gains": self.gains,
             "drawn": [corpus.order.drawn for corpus in self.corpora],
         }
         return Checkpoint(tensors, numbers)
@@ -322,6 +346,7 @@ class Trainer:
         self.replay.load_state_dict(unflatten("replay", tensors))
         self.generator.set_state(tensors["generator"])
         self.step, self.learner.updates = numbers["step"], numbers["updates"]
+        self.losses, self.gains = numbers["losses"], numbers["gains"]
         for number, corpus in enumerate(self.corpora):
             _restore_corpus(corpus, unflatten(f"corpus{number}", tensors))
             corpus.order.drawn = numbers["drawn"][number]
@@ -329,9 +354,7 @@ class Trainer:
 
 def _corpora(settings: TrainingSettings) -> list[Corpus]:
     count = len(settings.model)
-    if len(settings.data) != count or len(settings.validation) not in (0, count):
-        raise RequestError(f"{count} classifiers need as many --data, and as many --validation or none")
-    thresholds = settings.threshold if len(settings.threshold) == count else settings.threshold[:1] * count
+    thresholds = settings.threshold if len(settings.threshold) == count else settings.threshold * count
     slots = [settings.games // count + (i < settings.games % count) for i in range(count)]
     return [_corpus(settings, number, Explain(thresholds[number]), slots[number]) for number in range(count)]
 
