@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.errors import RequestError
+from foveate.text.network import Network, Rollout, Sums
 
 Text = str | tuple[str, str]
 Replacement = Literal["mask", "pad", "unk", "delete"]
+
+# One batch holds at most so many tokens, and, where attention is observed, so many attention weights a head: what
+# 32 rows of 512 tokens have. Longer texts go in smaller batches.
+_MOST_TOKENS = 32 * 512
+_MOST_WEIGHTS = 32 * 512 * 512
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,13 @@ class Encoded:
     maskable: Bool[Tensor, "texts tokens"]
     """False on padding and on special tokens."""
     segments: Int[Tensor, "texts tokens"]
-    """0 for the first text, 1 for the second of a pair."""
+    """0 for the first text, 1 for the second of a pair; 0 on special tokens and padding."""
     offsets: Int[Tensor, "texts tokens 2"]
-    """Character start and end in the token's own text; (0, 0) on special tokens and padding."""
+    """Character start and end of what can be seen of the token in its own text; (0, 0) on special tokens and padding."""
     truncated: Bool[Tensor, " texts"]
     """True where the text was longer than the model reads."""
+    types: Int[Tensor, "texts tokens"] | None = None
+    """The tokenizer's token type ids; None for a family that has none."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -45,7 +53,7 @@ class Encoded:
 
     def select(self, rows: Int[Tensor, " rows"]) -> Encoded:
         """The texts of `rows`, trimmed to the longest of them."""
-        width = int(self.lengths[rows].max()) if len(rows) else 0
+        width = max(1, int(self.lengths[rows].max())) if len(rows) else 0
         return Encoded(
             texts=tuple(self.texts[i] for i in rows.tolist()),
             input_ids=self.input_ids[rows, :width],
@@ -54,19 +62,21 @@ class Encoded:
             segments=self.segments[rows, :width],
             offsets=self.offsets[rows, :width],
             truncated=self.truncated[rows],
+            types=None if self.types is None else self.types[rows, :width],
         )
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a forward pass shows beside its logits. Zero on padding."""
+    """What a forward pass shows beside its logits. Zero on padding and on deleted tokens."""
 
     attention: Float[Tensor, "rows tokens tokens"]
     """Mean over layers and heads (AttExplainer, section 3.1); [row, query, key]."""
     received: Float[Tensor, "rows layers tokens"]
     """Per layer, mean over heads and queries of the attention that a token receives."""
     pooled: Float[Tensor, "rows layers tokens"]
-    """Per layer, mean over heads of the attention from the position that the classifier reads."""
+    """Per layer, mean over heads of the attention from the position that the classifier reads: the first token of most
+    encoders, the last of a decoder; the mean over all positions where the classifier pools them."""
     hidden: Float[Tensor, "rows tokens width"]
     """The encoder's last hidden state."""
 
@@ -82,59 +92,146 @@ class Prediction:
 
 
 class TextClassifier:
-    """A sequence classifier and its tokenizer."""
+    """A sequence classifier and its tokenizer.
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, replacement: Replacement | None = None, batch_size: int = 32) -> None:
-        self.model = model.eval().requires_grad_(False)
+    `replacement` says what stands for a masked token: the mask, padding or unknown token, or nothing ("delete": the row
+    closes up). It is the mask token where there is one, and "delete" otherwise. `autocast` runs the model in bfloat16;
+    None means where the CPU has AMX. The model's weights, mode and settings are left as they are.
+
+    Raises RequestError for a model or a tokenizer that cannot be used here.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        replacement: Replacement | None = None,
+        batch_size: int = 32,
+        device: torch.device | str | None = None,
+        autocast: bool | None = None,
+    ) -> None:
+        config: Any = model.config
+        self.name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
+        if config.num_labels < 2:
+            raise RequestError(
+                f"{self.name} has one output (a regression): a classifier with two or more labels is needed"
+            )
+        if config.problem_type == "multi_label_classification":
+            raise RequestError(
+                f"{self.name} gives several labels at once: a classifier that chooses one label is needed"
+            )
+        if not getattr(tokenizer, "is_fast", False):
+            raise RequestError(
+                f"{type(tokenizer).__name__} gives no character offsets: use the model's fast tokenizer (tokenizer.json)"
+            )
+        if batch_size < 1:
+            raise RequestError(f"batch_size is {batch_size}: give at least 1")
+        self.model = model if device is None else model.to(device)
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.labels: tuple[str, ...] = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
-        self.replacement: Replacement = replacement or ("mask" if tokenizer.mask_token_id is not None else "delete")
-        self.name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+        self.labels: tuple[str, ...] = tuple(
+            str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)
+        )
+        if autocast is None:
+            floats = next(model.parameters())
+            autocast = floats.device.type == "cpu" and floats.dtype == torch.float32 and _has_amx()
+        self._network = Network(model, autocast)
+        self._replacements = self._possible_replacements()
+        self.replacement: Replacement = replacement or ("mask" if "mask" in self._replacements else "delete")
+        if self.replacement not in self._replacements:
+            raise RequestError(
+                f"{self.name} has no {self.replacement} token: --replacement can be {' or '.join(self._replacements)}"
+                if self.replacement in get_args(Replacement)
+                else f"no replacement is called {self.replacement!r}: it can be {' or '.join(self._replacements)}"
+            )
+        self.max_tokens: int | None = _max_tokens(model, tokenizer)
+        """The longest row that the model reads, special tokens included; None where nothing limits it."""
 
     @classmethod
-    def from_pretrained(cls, model: str | Path | tuple[nn.Module, Any], **options: Any) -> TextClassifier:
-        """Load a classifier by hub id or directory, or wrap a (model, tokenizer) pair."""
+    def from_pretrained(
+        cls, model: str | Path | tuple[nn.Module, Any], *, dtype: torch.dtype = torch.float32, **options: Any
+    ) -> TextClassifier:
+        """Load a classifier by hub id or directory (safetensors, no remote code), or wrap a (model, tokenizer) pair.
+
+        `options` are those of the class. Raises RequestError if there is no such classifier.
+        """
         if isinstance(model, tuple):
             return cls(*model, **options)
+        from safetensors import SafetensorError
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        loaded = AutoModelForSequenceClassification.from_pretrained(
-            str(model), dtype=torch.float32, attn_implementation="eager"
-        )
-        return cls(loaded, AutoTokenizer.from_pretrained(str(model)), **options)
+        name = str(model)
+        try:
+            with _no_progress_bar():
+                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+                loaded, report = AutoModelForSequenceClassification.from_pretrained(
+                    name, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+                )
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RequestError(
+                f"cannot load a classifier from {name!r}: give a directory with config.json, model.safetensors and "
+                f"tokenizer.json, or the id of a model that can be reached ({reason})"
+            ) from error
+        head = [key for key in report["missing_keys"] if not key.startswith(loaded.base_model_prefix + ".")]
+        if head:
+            raise RequestError(
+                f"{name!r} is not fine-tuned for classification: it has no weights for {', '.join(head)}"
+            )
+        return cls(loaded.requires_grad_(False), tokenizer, **options)
 
-    @property
-    def max_tokens(self) -> int:
-        return min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+    def _possible_replacements(self) -> dict[Replacement, int | None]:
+        """What can stand for a masked token, and its id."""
+        size = self._network.embeddings.weight.shape[0]
+        ids: dict[Replacement, int | None] = {
+            "mask": self.tokenizer.mask_token_id,
+            "pad": self.tokenizer.pad_token_id,
+            "unk": self.tokenizer.unk_token_id,
+        }
+        # A token that was added to the tokenizer but not to the model has no embedding.
+        return {**{name: i for name, i in ids.items() if i is not None and i < size}, "delete": None}
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
-        """Tokenise texts or pairs; what the model cannot read is cut off and `truncated` says so."""
-        pair = bool(texts) and not isinstance(texts[0], str)
-        columns = [list(c) for c in zip(*texts, strict=True)] if pair else [list(texts)]
-        batch = self.tokenizer(
-            *columns,
-            truncation=True,
-            max_length=self.max_tokens,
-            padding=True,
-            padding_side="right",
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            return_tensors="pt",
-        )
-        real = batch["attention_mask"].bool()
-        segments = torch.tensor([[s or 0 for s in batch.sequence_ids(i)] for i in range(len(texts))])
+        """Tokenise texts or pairs; what the model cannot read is cut off and `truncated` says so.
+
+        Raises RequestError for what is not a text.
+        """
+        kept = [_checked(i, text) for i, text in enumerate(texts)]
+        rows = [self._tokenised([t for t in kept if isinstance(t, kind)]) for kind in (str, tuple)]
+        singles, pairs = iter(rows[0]), iter(rows[1])
+        encodings = [next(singles) if isinstance(text, str) else next(pairs) for text in kept]
+        # An empty text of a decoder has no token at all, and still a row.
+        width = max([1, *(len(e.ids) for e in encodings)]) if kept else 0
+
+        def stack(rows: list[list[int]], fill: int = 0) -> Tensor:
+            padded = [row + [fill] * (width - len(row)) for row in rows]
+            return torch.tensor(padded, dtype=torch.long).reshape(len(kept), width)
+
+        real = stack([e.attention_mask for e in encodings]).bool()
+        offsets = [[edge for span in _spans(text, e) for edge in span] for text, e in zip(kept, encodings, strict=True)]
+        flat = [row + [0] * (2 * width - len(row)) for row in offsets]
         return Encoded(
-            texts=tuple(texts),
-            input_ids=batch["input_ids"],
+            texts=tuple(kept),
+            input_ids=stack([e.ids for e in encodings], self.tokenizer.pad_token_id or 0),
             real=real,
-            maskable=real & ~batch["special_tokens_mask"].bool(),
-            segments=segments,
-            offsets=batch["offset_mapping"],
-            truncated=torch.zeros(len(texts), dtype=torch.bool),
+            maskable=real & ~stack([e.special_tokens_mask for e in encodings]).bool(),
+            segments=stack([[s or 0 for s in e.sequence_ids] for e in encodings]),
+            offsets=torch.tensor(flat, dtype=torch.long).reshape(len(kept), width, 2),
+            truncated=torch.tensor([bool(e.overflowing) for e in encodings], dtype=torch.bool),
+            types=stack([e.type_ids for e in encodings])
+            if "token_type_ids" in self.tokenizer.model_input_names
+            else None,
         )
 
-    @torch.inference_mode()
+    def _tokenised(self, texts: Sequence[Text]) -> list[Any]:
+        """The tokenizer's own encodings of texts, or of pairs."""
+        if not texts:
+            return []
+        columns = [list(texts)] if isinstance(texts[0], str) else [list(column) for column in zip(*texts, strict=True)]
+        limited = {} if self.max_tokens is None else {"truncation": "longest_first", "max_length": self.max_tokens}
+        return self.tokenizer(*columns, **limited).encodings
+
     def predict(
         self,
         encoded: Encoded,
@@ -142,91 +239,257 @@ class TextClassifier:
         visible: Bool[Tensor, "rows tokens"] | None = None,
         observe: bool = False,
     ) -> Prediction:
-        """Classify the texts of `rows` with only the `visible` tokens shown.
+        """Classify the texts of `rows` with only the `visible` tokens shown; special tokens always are.
 
         Rows are sorted by length and sent in batches of `batch_size`, each trimmed to its longest row; what comes
         back is in the order of `rows` and as wide as `encoded`. Nothing is counted here: see `Probe.query`.
+        Raises RequestError if the model answers NaN or, to be observed, gives no attention weights.
         """
-        if rows is None:
-            rows = torch.arange(len(encoded))
-        lengths = encoded.lengths[rows]
-        order = lengths.argsort(descending=True)
-        logits, observed = [], []
-        for chunk in order.split(self.batch_size):
-            width = int(lengths[chunk[0]])
-            take = rows[chunk]
-            ids = encoded.input_ids[take, :width]
-            if visible is not None:
-                ids = torch.where(visible[chunk, :width], ids, self.tokenizer.mask_token_id)
-            real = encoded.real[take, :width]
-            with _observing(self.model, real) if observe else _nothing() as seen:
-                output = self.model(
-                    input_ids=ids, attention_mask=real.long(), token_type_ids=encoded.segments[take, :width]
-                )
-            logits.append(output.logits)
-            if seen is not None:
-                observed.append(_widen(seen.result(), encoded.input_ids.shape[1]))
-        back = order.argsort()
-        observation = None
+        shown = self._show(encoded, rows, visible)
+        size, width = shown.ids.shape
+        anatomy = self._network.anatomy
+        logits = torch.zeros(size, len(self.labels))
+        seen = None
         if observe:
-            observation = Observation(*(torch.cat([getattr(o, n) for o in observed])[back] for n in Observation.__dataclass_fields__))
-        return Prediction(torch.cat(logits)[back], observation)
+            seen = Observation(
+                torch.zeros(size, width, width),
+                torch.zeros(size, anatomy.layers, width),
+                torch.zeros(size, anatomy.layers, width),
+                torch.zeros(size, width, anatomy.width),
+            )
+        with torch.inference_mode():
+            for chunk, ids, real, types, reading in self._batches(shown, observe):
+                n = ids.shape[1]
+                sums = Sums(shown.real[chunk, :n].to(real.device), anatomy.reads, reading) if observe else None
+                answer, hidden = self._network(ids, real, types, reading, watch=sums)
+                logits[chunk] = answer.cpu()
+                if sums is not None and seen is not None:
+                    seen.attention[chunk, :n, :n] = sums.attention.cpu()
+                    seen.received[chunk, :, :n] = sums.received.cpu()
+                    seen.pooled[chunk, :, :n] = sums.pooled.cpu()
+                    seen.hidden[chunk, :n] = hidden.float().cpu() * shown.real[chunk, :n, None]
+        self._check(logits)
+        return Prediction(logits, seen if seen is None or shown.order is None else _reopened(seen, shown.order))
 
+    def rollout(
+        self, encoded: Encoded, rows: Int[Tensor, " rows"] | None = None
+    ) -> Float[Tensor, "rows tokens tokens"]:
+        """Attention rollout, [row, query, key]: how much of each token reaches each position of the last layer.
 
-def _widen(o: Observation, width: int) -> Observation:
-    grow = width - o.hidden.shape[1]
-    pad = nn.functional.pad
-    return Observation(pad(o.attention, (0, grow, 0, grow)), pad(o.received, (0, grow)), pad(o.pooled, (0, grow)), pad(o.hidden, (0, 0, 0, grow)))
+        Raises RequestError if the model gives no attention weights. Source: Abnar & Zuidema 2020, section 3.
+        """
+        shown = self._show(encoded, rows, None)
+        size, width = shown.ids.shape
+        result = torch.zeros(size, width, width)
+        with torch.inference_mode():
+            for chunk, ids, real, types, reading in self._batches(shown, observe=True):
+                n = ids.shape[1]
+                rollout = Rollout()
+                self._network(ids, real, types, reading, watch=rollout)
+                both = shown.real[chunk, :n, None] & shown.real[chunk, None, :n]
+                result[chunk, :n, :n] = rollout.attention.cpu() * both
+        return result
 
+    def embed(
+        self,
+        encoded: Encoded,
+        rows: Int[Tensor, " rows"] | None = None,
+        visible: Bool[Tensor, "rows tokens"] | None = None,
+    ) -> Float[Tensor, "rows tokens width"]:
+        """Token embeddings, without gradient, of the `visible` tokens and of the replacement in place of the others.
 
-class _Sums:
-    """Running sums over layers."""
-
-    def __init__(self, real: Bool[Tensor, "rows tokens"]) -> None:
-        self.real = real.float()
-        self.total: Tensor | None = None
-        self.received: list[Tensor] = []
-        self.pooled: list[Tensor] = []
-        self.hidden: Tensor | None = None
-
-    def add(self, weights: Float[Tensor, "rows heads tokens tokens"]) -> None:
-        mean = weights.mean(1) * self.real[:, :, None]
-        self.total = mean if self.total is None else self.total.add_(mean)
-        self.received.append(mean.sum(1) / self.real.sum(1, keepdim=True))
-        self.pooled.append(mean[:, 0])
-
-    def result(self) -> Observation:
-        assert self.total is not None and self.hidden is not None
-        return Observation(
-            self.total / len(self.received),
-            torch.stack(self.received, 1),
-            torch.stack(self.pooled, 1),
-            self.hidden * self.real[:, :, None],
+        A deleted token has no embedding: it is zero.
+        """
+        ids = encoded.input_ids if rows is None else encoded.input_ids[rows]
+        hidden = _hidden(encoded, rows, visible)
+        replacement = self._replacements[self.replacement]
+        if hidden is not None and replacement is not None:
+            ids = ids.masked_fill(hidden, replacement)
+        with torch.no_grad():
+            embeddings = self._network.embeddings(ids.to(self._network.device)).float().cpu()
+        return (
+            embeddings if hidden is None or replacement is not None else embeddings.masked_fill(hidden[..., None], 0.0)
         )
 
+    def from_embeddings(
+        self,
+        embeddings: Float[Tensor, "rows tokens width"],
+        encoded: Encoded,
+        rows: Int[Tensor, " rows"] | None = None,
+    ) -> Float[Tensor, "rows labels"]:
+        """Logits of the texts of `rows` with `embeddings` for their tokens, through which gradients flow.
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
+        All rows go in one batch. Raises RequestError if the model answers NaN.
+        """
+        shown = self._show(encoded, rows, None)
+        if not len(shown.ids):
+            return torch.zeros(0, len(self.labels))
+        n = int(shown.run.sum(1).max())
+        weight = self._network.embeddings.weight
+        ids, real, types, reading = self._inputs(shown, slice(None), n)
+        given = embeddings[:, :n].to(weight.device, weight.dtype)
+        logits, _ = self._network(ids, real, types, reading, embeddings=given)
+        self._check(logits)
+        return logits.cpu()
+
+    def _show(
+        self, encoded: Encoded, rows: Int[Tensor, " rows"] | None, visible: Bool[Tensor, "rows tokens"] | None
+    ) -> _Shown:
+        """What the model is to be given for `rows` when only the `visible` tokens are shown."""
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor if rows is None else tensor[rows]
+
+        ids, real = pick(encoded.input_ids), pick(encoded.real)
+        types = None if encoded.types is None else pick(encoded.types)
+        written, order = ids, None
+        hidden = _hidden(encoded, rows, visible)
+        if hidden is not None:
+            replacement = self._replacements[self.replacement]
+            if replacement is not None:
+                ids = ids.masked_fill(hidden, replacement)
+            else:
+                kept = real & ~hidden
+                order = (~kept).long().argsort(dim=1, stable=True)
+                ids = written = ids.gather(1, order)
+                types = None if types is None else types.gather(1, order)
+                real = kept.gather(1, order)
+        run = real
+        if ids.shape[1]:
+            nothing = ~real[:, 0]
+            if nothing.any():
+                # A model cannot read nothing: a row without a token is read as one that says as little as possible.
+                run, ids = real.clone(), ids.clone()
+                run[nothing, 0] = True
+                ids[nothing, 0] = self._blank
+        return _Shown(ids, run, real, written, types, order)
+
+    @property
+    def _blank(self) -> int:
+        tokenizer = self.tokenizer
+        named = (tokenizer.bos_token_id, tokenizer.eos_token_id, *self._replacements.values())
+        return next((i for i in named if i is not None), 0)
+
+    def _batches(
+        self, shown: _Shown, observe: bool
+    ) -> Iterator[tuple[Int[Tensor, " chunk"], Tensor, Tensor, Tensor | None, Tensor]]:
+        """Rows in batches, longest first, each as wide as its longest row; the model's inputs of each."""
+        lengths, order = shown.run.sum(1).sort(descending=True, stable=True)
+        widths = lengths.tolist()
+        start = 0
+        while start < len(widths):
+            n = widths[start]
+            most = min(self.batch_size, (_MOST_WEIGHTS // n**2) if observe else (_MOST_TOKENS // n))
+            stop = min(start + max(1, most), len(widths))
+            if not self._network.anatomy.pads:
+                stop = start + widths[start:stop].count(n)
+            chunk = order[start:stop]
+            yield chunk, *self._inputs(shown, chunk, n)
+            start = stop
+
+    def _inputs(self, shown: _Shown, chunk: Tensor | slice, n: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Token ids, what is real, token types and reading positions of some rows' first `n` tokens."""
+        device = self._network.device
+        run = shown.run[chunk, :n].to(device)
+        types = None if shown.types is None else shown.types[chunk, :n].to(device)
+        reading = self._network.reading_position(shown.written[chunk, :n].to(device), run)
+        return shown.ids[chunk, :n].to(device), run, types, reading
+
+    def _check(self, logits: Tensor) -> None:
+        if logits.isnan().any():
+            raise RequestError(
+                f"{self.name}: the model returned NaN, so its weights or its dtype are broken; try dtype float32"
+            )
 
 
-@contextmanager
-def _observing(model: nn.Module, real: Tensor) -> Iterator[_Sums]:
-    sums = _Sums(real)
+@dataclass(frozen=True)
+class _Shown:
+    """Rows as the model gets them."""
 
-    def take_weights(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple) and len(output) > 1 and isinstance(output[1], Tensor) and output[1].dim() == 4:
-            sums.add(output[1])
-            return (output[0], None, *output[2:])
-        return output
+    ids: Int[Tensor, "rows tokens"]
+    run: Bool[Tensor, "rows tokens"]
+    """What the model is shown: `real`, and one token where a row would be empty."""
+    real: Bool[Tensor, "rows tokens"]
+    written: Int[Tensor, "rows tokens"]
+    """The ids of the same tokens before any was replaced."""
+    types: Int[Tensor, "rows tokens"] | None
+    order: Int[Tensor, "rows tokens"] | None
+    """Where each token stood, if rows were closed up."""
 
-    def take_hidden(module: nn.Module, args: Any, output: Any) -> None:
-        sums.hidden = output[0]
 
-    hooks = [m.register_forward_hook(take_weights) for m in model.modules() if "Attention" in type(m).__name__]
-    hooks.append(model.base_model.register_forward_hook(take_hidden))
+def _hidden(
+    encoded: Encoded, rows: Int[Tensor, " rows"] | None, visible: Bool[Tensor, "rows tokens"] | None
+) -> Bool[Tensor, "rows tokens"] | None:
+    """The tokens to hide; None if there are none."""
+    if visible is None:
+        return None
+    hidden = ~visible & (encoded.maskable if rows is None else encoded.maskable[rows])
+    return hidden if hidden.any() else None
+
+
+def _reopened(seen: Observation, order: Int[Tensor, "rows tokens"]) -> Observation:
+    """What was seen of closed-up rows, back at the tokens' own places."""
+    place = order.argsort(1)
+    rows = torch.arange(len(place))[:, None]
+    return Observation(
+        seen.attention[rows[..., None], place[:, :, None], place[:, None, :]],
+        seen.received.gather(2, place[:, None].expand_as(seen.received)),
+        seen.pooled.gather(2, place[:, None].expand_as(seen.pooled)),
+        seen.hidden[rows, place],
+    )
+
+
+def _checked(i: int, text: Any) -> Text:
+    parts = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, list | tuple) else ()
+    if len(parts) not in (1, 2) or not all(isinstance(part, str) for part in parts):
+        raise RequestError(f"text {i} is {text!r:.60}: give a string, or a pair of two strings")
     try:
-        yield sums
+        "".join(parts).encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"text {i} holds a lone surrogate, which is no character: {text!r:.60}") from None
+    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+
+
+def _spans(text: Text, encoding: Any) -> list[tuple[int, int]]:
+    """Each token's characters without the spaces around them, which byte-level and sentencepiece tokens hold."""
+    spans = []
+    for (start, end), segment in zip(encoding.offsets, encoding.sequence_ids, strict=True):
+        if segment is None:
+            start = end = 0
+        else:
+            piece = (text if isinstance(text, str) else text[segment])[start:end]
+            if piece.strip():
+                start += len(piece) - len(piece.lstrip())
+                end -= len(piece) - len(piece.rstrip())
+        spans.append((start, end))
+    return spans
+
+
+def _max_tokens(model: nn.Module, tokenizer: Any) -> int | None:
+    config: Any = model.config
+    # A tokenizer that knows no limit says 1e30, a config -1.
+    limits = [tokenizer.model_max_length, getattr(config.get_text_config(), "max_position_embeddings", None)]
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count positions from behind the padding position.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    return min((int(limit) for limit in limits if limit is not None and 0 < limit < 1e9), default=None)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading takes a second, and its bar would get between what a command prints."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _has_amx() -> bool:
+    """Whether bfloat16 is fast on this CPU."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
