@@ -271,6 +271,11 @@ class TextClassifier:
         self._check(logits)
         return Prediction(logits, seen if seen is None or shown.order is None else _reopened(seen, shown.order))
 
+    @property
+    def reads(self) -> Literal["first", "last", "mean"]:
+        """The position whose last hidden state the model classifies; "mean" for any mixture of several."""
+        return self._network.anatomy.reads
+
     def rollout(
         self, encoded: Encoded, rows: Int[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows tokens tokens"]:
