@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 WORDS = """a the i am feel feeling so very not is was that it this movie film and or of to in on with for dirty ashamed
 happy sad good bad love hate joy anger fear great awful charming journey saying man woman dog cat sleeps runs outside
-nobody somebody playing guitar street people are we you he she they never always really quite dull bright""".split()
+nobody somebody playing guitar street people are we you he she they never always really quite dull bright""".split()  # noqa: SIM905
 
 TEXTS = (
     "i feel so dirty and ashamed for saying that",

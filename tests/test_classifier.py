@@ -328,7 +328,7 @@ def test_loading_from_a_directory(made: TextClassifier, tmp_path: Any) -> None:
 
 
 def test_what_cannot_be_loaded(tiny: Any, tmp_path: Any) -> None:
-    with pytest.raises(RequestError, match="cannot load a classifier from .*nowhere"):
+    with pytest.raises(RequestError, match=r"cannot load a classifier from .*nowhere"):
         TextClassifier.from_pretrained(tmp_path / "nowhere")
     model, tokenizer = tiny("bert")
     model.base_model.save_pretrained(tmp_path)
@@ -381,7 +381,7 @@ def test_nan_is_reported(tiny: Any) -> None:
 @pytest.mark.parametrize("text", [3, None, ("a", "b", "c"), ("a", 1), "\ud800"])
 def test_what_is_not_a_text(text: Any) -> None:
     # Not through `encode`, where the tests' own type check would be first.
-    with pytest.raises(RequestError, match="^text 1 "):
+    with pytest.raises(RequestError, match=r"^text 1 "):
         _checked(1, text)
 
 

@@ -16,6 +16,8 @@ from foveate.errors import RequestError
 from foveate.text.network import Network, Rollout, Sums
 
 Text = str | tuple[str, str]
+EMBEDDED = {"emotion": Path(__file__).parent.parent / "assets" / "emotion-classifier"}
+"""The classifiers in the package, by name."""
 Replacement = Literal["mask", "pad", "unk", "delete"]
 
 # One batch holds at most so many tokens, and, where attention is observed, so many attention weights a head: what
@@ -38,7 +40,7 @@ class Encoded:
     segments: Int[Tensor, "texts tokens"]
     """0 for the first text, 1 for the second of a pair; 0 on special tokens and padding."""
     offsets: Int[Tensor, "texts tokens 2"]
-    """Character start and end of what can be seen of the token in its own text; (0, 0) on special tokens and padding."""
+    """Start and end of the token's visible characters in its own text; (0, 0) on special tokens and padding."""
     truncated: Bool[Tensor, " texts"]
     """True where the text was longer than the model reads."""
     types: Int[Tensor, "texts tokens"] | None = None
@@ -114,13 +116,9 @@ class TextClassifier:
         config: Any = model.config
         self.name = str(getattr(config, "_name_or_path", "") or type(model).__name__)
         if config.num_labels < 2:
-            raise RequestError(
-                f"{self.name} has one output (a regression): a classifier with two or more labels is needed"
-            )
+            raise RequestError(f"{self.name} has one output, a regression: give a classifier with two or more labels")
         if config.problem_type == "multi_label_classification":
-            raise RequestError(
-                f"{self.name} gives several labels at once: a classifier that chooses one label is needed"
-            )
+            raise RequestError(f"{self.name} gives several labels at once: give one that chooses")
         if not getattr(tokenizer, "is_fast", False):
             raise RequestError(
                 f"{type(tokenizer).__name__} gives no character offsets: use the model's fast tokenizer (tokenizer.json)"
@@ -154,7 +152,8 @@ class TextClassifier:
     ) -> TextClassifier:
         """Load a classifier by hub id or directory (safetensors, no remote code), or wrap a (model, tokenizer) pair.
 
-        `options` are those of the class. Raises RequestError if there is no such classifier.
+        "emotion" is the one in the package. `options` are those of the class. Raises RequestError if there is no such
+        classifier.
         """
         if isinstance(model, tuple):
             return cls(*model, **options)
@@ -162,11 +161,12 @@ class TextClassifier:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         name = str(model)
+        place = str(EMBEDDED.get(name, name))
         try:
             with _no_progress_bar():
-                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+                tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
                 loaded, report = AutoModelForSequenceClassification.from_pretrained(
-                    name, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+                    place, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
                 )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -179,6 +179,7 @@ class TextClassifier:
             raise RequestError(
                 f"{name!r} is not fine-tuned for classification: it has no weights for {', '.join(head)}"
             )
+        loaded.config._name_or_path = name
         return cls(loaded.requires_grad_(False), tokenizer, **options)
 
     def _possible_replacements(self) -> dict[Replacement, int | None]:

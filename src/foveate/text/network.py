@@ -1,4 +1,4 @@
-"""One forward pass of any Hugging Face sequence classifier: its quirks, and its attention handed over layer by layer."""
+"""One forward pass of any Hugging Face sequence classifier, and its attention handed over layer by layer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Anatomy:
 class Network:
     """A model, run on tensors alone; it is left as it was found."""
 
-    def __init__(self, model: nn.Module, autocast: bool) -> None:
+    def __init__(self, model: Any, autocast: bool) -> None:
         self.model = model
         self.autocast = autocast
         parameters = inspect.signature(model.forward).parameters
@@ -57,7 +57,7 @@ class Network:
         return next(self.model.parameters()).device
 
     @property
-    def embeddings(self) -> nn.Module:
+    def embeddings(self) -> Any:
         """The module that embeds token ids."""
         return self.model.get_input_embeddings()
 
@@ -178,7 +178,7 @@ class Network:
             hook.remove()
         if len(used) != 1:
             raise RequestError(
-                f"{type(self.model).__name__} embeds its input {len(used)} times: only models that do so once are known here"
+                f"{type(self.model).__name__} embeds its input {len(used)} times: give a model that does so once"
             )
 
     @contextmanager
@@ -289,7 +289,10 @@ class Sums:
 
 
 class Rollout:
-    """Attention rollout: the product over layers of (A + I) / 2, A the mean over heads (Abnar & Zuidema 2020, section 3)."""
+    """Attention rollout: the product over layers of (A + I) / 2, A the mean over heads.
+
+    Source: Abnar & Zuidema 2020, section 3.
+    """
 
     def __init__(self) -> None:
         self._product: Tensor | None = None
