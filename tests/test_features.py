@@ -64,6 +64,7 @@ def random_state(lengths: list[int], seed: int = 0, *, width: int | None = None)
             received=rows(4),
             pooled=rows(4),
             hidden=torch.randn(games, tokens, 6, generator=draw) * real[:, :, None],
+            summary=torch.randn(games, 6, generator=draw),
         ),
         real=real,
         maskable=maskable,
@@ -187,6 +188,7 @@ def test_context_says_how_the_game_stands() -> None:
     state = replace(
         random_state([4]),
         visible=torch.tensor([[True, False, True, True]]),
+        legal=torch.tensor([[False, False, True, True]]),
         probabilities=torch.tensor([[0.2, 0.5, 0.3]]),
         target=torch.tensor([1]),
         first_probability=torch.tensor([0.9]),
@@ -195,7 +197,7 @@ def test_context_says_how_the_game_stands() -> None:
     expected = torch.tensor([0.5, 0.0, np.log(0.1 / 0.9) / 4, 0.3, 1 / 3, 2 / 4], dtype=torch.float32)
     found = token_features(state, ["context"])[0]
     torch.testing.assert_close(found[2, :6], expected, atol=1e-5, rtol=0)
-    assert found[2, 6] == 0.5 and (found[:, 8] == torch.tensor([0.0, 1, 1, 1])).all()
+    assert found[2, 6] == 0.5 and (found[:, 8] == torch.tensor([0.0, 0, 1, 1])).all()
 
 
 def test_labels_name_the_target() -> None:

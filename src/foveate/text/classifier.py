@@ -81,6 +81,8 @@ class Observation:
     encoders, the last of a decoder; the mean over all positions where the classifier pools them."""
     hidden: Float[Tensor, "rows tokens width"]
     """The encoder's last hidden state."""
+    summary: Float[Tensor, "rows width"]
+    """The last hidden state at the position that the classifier reads, or the mean where it pools them."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class TextClassifier:
             raise RequestError(f"{self.name} gives several labels at once: give one that chooses")
         if not getattr(tokenizer, "is_fast", False):
             raise RequestError(
-                f"{type(tokenizer).__name__} gives no character offsets: use the model's fast tokenizer (tokenizer.json)"
+                f"{type(tokenizer).__name__} gives no character offsets: use a fast tokenizer (tokenizer.json)"
             )
         if batch_size < 1:
             raise RequestError(f"batch_size is {batch_size}: give at least 1")
@@ -257,6 +259,7 @@ class TextClassifier:
                 torch.zeros(size, anatomy.layers, width),
                 torch.zeros(size, anatomy.layers, width),
                 torch.zeros(size, width, anatomy.width),
+                torch.zeros(size, anatomy.width),
             )
         with torch.inference_mode():
             for chunk, ids, real, types, reading in self._batches(shown, observe):
@@ -269,6 +272,7 @@ class TextClassifier:
                     seen.received[chunk, :, :n] = sums.received.cpu()
                     seen.pooled[chunk, :, :n] = sums.pooled.cpu()
                     seen.hidden[chunk, :n] = hidden.float().cpu() * shown.real[chunk, :n, None]
+                    seen.summary[chunk] = sums.read(hidden).float().cpu()
         self._check(logits)
         return Prediction(logits, seen if seen is None or shown.order is None else _reopened(seen, shown.order))
 
@@ -442,6 +446,7 @@ def _reopened(seen: Observation, order: Int[Tensor, "rows tokens"]) -> Observati
         seen.received.gather(2, place[:, None].expand_as(seen.received)),
         seen.pooled.gather(2, place[:, None].expand_as(seen.pooled)),
         seen.hidden[rows, place],
+        seen.summary,
     )
 
 

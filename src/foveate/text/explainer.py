@@ -22,7 +22,6 @@ from foveate.text.methods import METHODS, run
 from foveate.text.minimality import verify as verify_minimality
 from foveate.text.probe import Probe
 
-EMBEDDED_CLASSIFIER = Path(__file__).parent.parent / "assets" / "emotion-classifier"
 WIDE, NARROW = 256, 32
 """Texts worked on at once: many for methods that ask one row a text at a time, few for those that ask hundreds."""
 
@@ -79,7 +78,7 @@ class Explainer:
         options: dict[str, Any] = {"replacement": replacement, "batch_size": batch_size}
         if device is not None:
             options["device"] = device
-        classifier = TextClassifier.from_pretrained(EMBEDDED_CLASSIFIER if model is None else model, **options)
+        classifier = TextClassifier.from_pretrained("emotion" if model is None else model, **options)
         return cls(classifier, method=method, agent=agent, threshold=threshold, max_steps=max_steps)
 
     @overload

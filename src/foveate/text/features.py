@@ -123,18 +123,19 @@ def _hidden(state: State) -> Tensor:
 
 
 def _geometry(state: State) -> Tensor:
-    """Where each last hidden state lies, whatever the encoder's width: its cosine with the pooling position's and
-    with the mean, and its length."""
+    """Where each last hidden state lies, whatever the encoder's width: its cosines with the one that the classifier
+    reads and with the mean, and its length."""
     hidden, real = state.observation.hidden, state.real
+    summary = state.observation.summary[:, None]
     weight = real[:, :, None].to(hidden.dtype)
     mean = (hidden * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
     norm = hidden.norm(dim=-1)
     typical = (norm * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
     return torch.stack(
         [
-            F.cosine_similarity(hidden, hidden[:, :1], dim=-1),
+            F.cosine_similarity(hidden, summary, dim=-1),
             F.cosine_similarity(hidden, mean, dim=-1),
-            F.cosine_similarity(hidden - mean, hidden[:, :1] - mean, dim=-1),
+            F.cosine_similarity(hidden - mean, summary - mean, dim=-1),
             norm / typical.clamp(min=1e-6) - 1,
         ],
         -1,

@@ -271,6 +271,13 @@ class Sums:
         self._received.append(received)
         self._pooled.append(received if self._reads == "mean" else mean[self._rows, self._reading])
 
+    def read(self, hidden: Float[Tensor, "rows tokens width"]) -> Float[Tensor, "rows width"]:
+        """The hidden state that the head reads."""
+        if self._reads == "mean":
+            real = ~self._hidden.diagonal(dim1=1, dim2=2)
+            return (hidden * real[:, :, None]).sum(1) / self._count
+        return hidden[self._rows, self._reading]
+
     @property
     def attention(self) -> Float[Tensor, "rows tokens tokens"]:
         """Mean over layers and heads."""
