@@ -16,7 +16,8 @@ from conftest import TEXTS
 
 from foveate.errors import RequestError
 from foveate.text import benchmark as module
-from foveate.text.benchmark import Settings, benchmark
+from foveate.text.agent import Agent
+from foveate.text.benchmark import Entry, Settings, benchmark
 from foveate.text.classifier import TextClassifier
 from foveate.text.comparison import Table
 from foveate.text.explanation import load
@@ -49,14 +50,14 @@ def base(tiny: Callable[[str], tuple[Any, Any]], tmp_path_factory: pytest.TempPa
 def whole(base: Settings) -> Iterator[Table]:
     """The table of a run that nothing stopped; its files are in `base.output`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", 3)
+        patch.setattr(Entry, "chunk", 3)
         yield benchmark(base)
 
 
 @pytest.fixture
 def settings(base: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Another run on a copy of the data, in chunks of three; the picture, which takes a second, is left out."""
-    monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(Entry, "chunk", 3)
     monkeypatch.setattr(module, "draw", lambda table, folder: None)
     shutil.copy(base.data, tmp_path)
     return replace(base, data=str(tmp_path / "texts.jsonl"), output=tmp_path / "out")
@@ -164,6 +165,17 @@ def test_an_agent_that_is_not_there_is_a_row_that_says_so(settings: Settings) ->
     table = benchmark(replace(settings, methods=f"agent={settings.output}/nobody,attention"))
     assert table.rows[0].note.startswith("not run: no agent at")
     assert table.rows[1].all.texts == 10
+
+
+def test_several_agents_are_told_apart(settings: Settings, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Agent(features=["statistics"], inputs=68, network="paper").save_pretrained(tmp_path / "mine")
+    name = f"agent={tmp_path}/mine"
+    table = benchmark(replace(settings, methods=f"attention,{name}@3"))
+    assert [(row.method, row.all.texts, row.note) for row in table.rows] == [("attention", 10, ""), (name, 3, "")]
+    [file] = settings.output.glob("explanations-agent-*-mine.jsonl")
+    assert {e.method for e in load(file)} == {name}
 
 
 def test_bad_rows_are_named_and_left_out(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,8 +34,9 @@ from foveate.text.metrics import faithfulness, scores_of
 from foveate.text.probe import Probe
 from foveate.viz.figures import pareto
 
-CHUNK = 256
-"""Texts that a method is given at once; what a killed run loses is less than one chunk."""
+WIDE, NARROW = 256, 32
+"""Texts that a method is given at once, which is what a killed run loses at most: many for methods that ask a row a
+text at a time, few for those that ask hundreds."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ class Entry:
         return cls(name, int(limit) if at else None)
 
     @property
+    def chunk(self) -> int:
+        return WIDE if self.name.startswith(("agent", "attention", "random")) else NARROW
+
+    @property
     def file(self) -> str:
         return f"explanations-{re.sub(r'[^A-Za-z0-9_.-]+', '-', self.name)}.jsonl"
 
@@ -128,7 +133,7 @@ class Store:
         for line in self.journal.read_text(encoding="utf-8").splitlines():
             chunk = json.loads(line)
             follows = chunk["start"] == (done[-1]["stop"] if done else 0)
-            whole = chunk["stop"] - chunk["start"] == CHUNK or chunk["stop"] >= texts
+            whole = chunk["stop"] - chunk["start"] == entry.chunk or chunk["stop"] >= texts
             if chunk["method"] == entry.name and follows and whole and chunk["stop"] <= kept:
                 done.append(chunk)
         return done
@@ -231,8 +236,8 @@ def run_family(family: Sequence[Entry], job: Job, progress: tqdm) -> dict[str, S
     note = ""
     try:
         agent = job.agent(family[0]) if min(reached[e] - job.count(e) for e in family) < 0 else None
-        for start in range(0, end, CHUNK):
-            stop = min(start + CHUNK, end)
+        for start in range(0, end, family[0].chunk):
+            stop = min(start + family[0].chunk, end)
             counts = {e: min(stop, job.count(e)) - start for e in family if start < job.count(e)}
             waiting = {e: count for e, count in counts.items() if start >= reached[e]}
             if waiting:
