@@ -97,14 +97,17 @@ def _command(words: list[str], debug: bool) -> int:
 
 
 def _quiet(debug: bool) -> None:
-    """Leave stderr to what a user must know: no advice of libraries, no bars but our own."""
-    logging.basicConfig(format="foveate: %(message)s", level=logging.WARNING)
+    """Leave stderr to what a user must know: no advice of libraries, and on no terminal no bars."""
+    teller = logging.StreamHandler()
+    teller.setFormatter(logging.Formatter("foveate: %(message)s"))
+    logging.getLogger("foveate").addHandler(teller)
     if not debug:
         warnings.simplefilter("ignore")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        if not sys.stderr.isatty():
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
+            os.environ.setdefault(name, "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def _fail(error: BaseException | str, status: int, debug: bool = False) -> int:

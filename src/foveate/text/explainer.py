@@ -75,10 +75,9 @@ class Explainer:
 
         Raises RequestError where the classifier cannot be loaded, and as `Explainer` does.
         """
-        options: dict[str, Any] = {"replacement": replacement, "batch_size": batch_size}
-        if device is not None:
-            options["device"] = device
-        classifier = TextClassifier.from_pretrained("emotion" if model is None else model, **options)
+        classifier = TextClassifier.from_pretrained(
+            "emotion" if model is None else model, replacement=replacement, batch_size=batch_size, device=device
+        )
         return cls(classifier, method=method, agent=agent, threshold=threshold, max_steps=max_steps)
 
     @overload

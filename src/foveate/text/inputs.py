@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from foveate.errors import RequestError
 from foveate.text.classifier import Text
@@ -103,7 +103,7 @@ def read_texts(source: str | Path, columns: Columns | None = None, limit: int | 
 
 def _rows(source: str, columns: Columns) -> Iterator[Row | BadRow]:
     if source == "-":
-        yield from _standard_input(sys.stdin.buffer, columns)
+        yield from _standard_input(iter(sys.stdin.buffer), columns)
         return
     path = Path(source)
     ending = next((e for e in path.with_suffix("").suffixes[-1:] if path.suffix == ".gz"), path.suffix).lower()
@@ -132,14 +132,12 @@ def _table(lines: Iterable[bytes], ending: str, columns: Columns) -> Iterator[Ro
     return _delimited(lines, "," if ending == ".csv" else "\t", columns)
 
 
-def _standard_input(file: BinaryIO, columns: Columns) -> Iterator[Row | BadRow]:
+def _standard_input(lines: Iterator[bytes], columns: Columns) -> Iterator[Row | BadRow]:
     """JSONL where it starts with a brace, else a table whose header is parted by tabs or commas."""
-    first = file.readline()
-    if not first:
-        return
+    first = next(lines, b"")
     start = first.removeprefix(b"\xef\xbb\xbf").lstrip()
     ending = ".jsonl" if start[:1] in (b"{", b"") else ".tsv" if b"\t" in start else ".csv"
-    yield from _table(chain([first], file), ending, columns)
+    yield from _table(chain([first], lines), ending, columns)
 
 
 def _jsonl(lines: Iterable[bytes], columns: Columns) -> Iterator[Row | BadRow]:
