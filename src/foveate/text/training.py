@@ -203,7 +203,7 @@ class Trainer:
             width=settings.network.width,
             layers=settings.network.layers,
             moves=settings.moves,
-            classifier=settings.model[0] if len(settings.model) == 1 else None,
+            classifier=Path(settings.model[0]).name if len(settings.model) == 1 else None,
         )
         self.learner = Learner(self.agent, settings.learner)
         self.replay = Replay(
