@@ -284,7 +284,8 @@ def test_play_ends_and_counts(texts: tuple, moves: str, classifier: TextClassifi
         given = e.text if e.pair is None else (e.text, e.pair)
         assert given == texts[row] and e.method == "agent"
         assert e.queries == len(e.path) == int(probe.queries[row]) <= 6
-        assert e.solved or e.queries == 6 or len(e.path[-1].masked) == sum(not t.special for t in e.tokens)
+        tried, able = {step.action[0] for step in e.path}, {i for i, t in enumerate(e.tokens) if not t.special}
+        assert e.solved or e.queries == 6 or tried == able
         assert not any(step.delta_p >= 0.3 for step in e.path[:-1])
         for step in e.path:
             assert not e.tokens[step.action[0]].special
@@ -309,15 +310,27 @@ def test_a_text_alone_is_explained_as_in_a_batch(classifier: TextClassifier) -> 
 @pytest.mark.parametrize("threshold", [0.1, 0.4, 0.95])
 @pytest.mark.parametrize("moves", ["toggle", "mask", "take-back"])
 def test_scores_rank_masked_tokens_first(threshold: float, moves: str, classifier: TextClassifier) -> None:
+    """Then those that were tried and shown again, then the others; the earlier tried, the higher."""
     agent = new_agent(classifier, moves=moves)
     for e in play(Probe(classifier, TEXTS), Explain(threshold), agent, max_steps=4):
-        tried = [step.action[0] for step in e.path]
-        never = [score for i, score in enumerate(e.scores) if i not in tried]
-        assert set(e.masked) <= set(tried)
-        assert min(e.scores[i] for i in tried) > max(never, default=0.0)
-        in_order = list(dict.fromkeys(tried))
-        assert in_order == sorted(in_order, key=lambda i: -e.scores[i])
+        tried = list(dict.fromkeys(step.action[0] for step in e.path))
+        found = [i for i in tried if i in e.masked]
+        assert set(e.masked) == set(found)
+        order = [*found, *(i for i in tried if i not in found)]
+        scores = [e.scores[i] for i in order]
+        assert scores == sorted(scores, reverse=True) and len(set(scores)) == len(scores)
+        assert min(scores) > max((score for i, score in enumerate(e.scores) if i not in tried), default=0.0)
         assert all(e.scores[i] == 0 for i, token in enumerate(e.tokens) if token.special)
+
+
+def test_a_token_that_was_taken_back_ranks_below_those_found(classifier: TextClassifier) -> None:
+    """Were none taken back, the test above would not show it."""
+    played = play(Probe(classifier, TEXTS), Explain(0.95), new_agent(classifier), max_steps=9)
+    tried = [{step.action[0] for step in e.path} - set(e.masked) for e in played]
+    assert any(
+        e.masked and back and max(e.scores[i] for i in back) < min(e.scores[i] for i in e.masked)
+        for e, back in zip(played, tried, strict=True)
+    )
 
 
 def test_the_first_move_is_the_highest_value(classifier: TextClassifier) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from foveate.text.agent import Agent
@@ -29,12 +31,18 @@ def play(
         new = game.steps == 0
         scores[game.rows[new], : values.shape[1]] = _shares(values[new])
         # A chosen token ranks above all that were not, the first above the second.
-        rank = 2 + (game.max_steps - game.steps) / game.max_steps
+        rank = 1 + (game.max_steps - game.steps) / game.max_steps
         chosen = scores[game.rows, action]
         scores[game.rows, action] = torch.where(chosen > 1, chosen, rank)
         turn = game.step(action)
         record.add(turn.rows, action, turn.visible, turn.prediction)
-    return record.finish(method, scores)
+    return [_found_first(explanation) for explanation in record.finish(method, scores)]
+
+
+def _found_first(explanation: Explanation) -> Explanation:
+    """The tokens found rank above those that were tried and shown again."""
+    found = set(explanation.masked)
+    return replace(explanation, scores=tuple(s + (i in found) for i, s in enumerate(explanation.scores)))
 
 
 def _shares(values: torch.Tensor) -> torch.Tensor:
