@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -25,7 +26,7 @@ from foveate.errors import RequestError
 from foveate.run import Run
 from foveate.text import training
 from foveate.text.agent import Agent
-from foveate.text.classifier import TextClassifier
+from foveate.text.classifier import Encoded, Observation, Prediction, TextClassifier
 from foveate.text.dqn import Learner, LearnerSettings
 from foveate.text.goal import Explain
 from foveate.text.methods.agent import play
@@ -380,7 +381,81 @@ def test_other_moves_train_too(moves: str, place: Path, tmp_path: Path) -> None:
     assert agent.moves == moves
 
 
+class OneWord(TextClassifier):
+    """Says `good` where "joy" can be read, and shows in the hidden state which word each token is."""
+
+    def predict(self, encoded: Encoded, rows=None, visible=None, observe: bool = False) -> Prediction:
+        rows = torch.arange(len(encoded)) if rows is None else rows
+        ids, real = encoded.input_ids[rows], encoded.real[rows]
+        joy = (ids == self.tokenizer.convert_tokens_to_ids("joy")) & (real if visible is None else visible)
+        sure = joy.any(1).float() * 6 - 3
+        uniform = (real / real.sum(1, keepdim=True))[:, None]
+        seen = Observation(
+            attention=uniform.expand(-1, ids.shape[1], -1) * real[:, :, None],
+            received=uniform,
+            pooled=uniform,
+            hidden=(hidden := torch.sin(ids[:, :, None] * torch.tensor([0.1, 0.37, 1.3, 5.1])) * real[:, :, None]),
+            summary=hidden[:, 0],
+        )
+        return Prediction(torch.stack([-sure, torch.zeros_like(sure), sure], 1), seen if observe else None)
+
+
+def test_an_agent_learns_the_word_that_decides(
+    place: Path, tmp_path: Path, tiny: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole loop: played, stored, learned and evaluated, it comes to mask that word at once."""
+    classifier = OneWord(*tiny("bert"))
+    monkeypatch.setattr(training.TextClassifier, "from_pretrained", lambda name: classifier)
+    draw, words = random.Random(1), [word for word in WORDS if word != "joy"]
+    texts = [" ".join(draw.sample([*draw.sample(words, 8), "joy"], 9)) for _ in range(120)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    settings = small(
+        ("one word",),
+        (str(tmp_path / "texts.jsonl"),),
+        str(tmp_path / "run"),
+        threshold=(0.8,),
+        features=("hidden", "context"),
+        network=NetworkSettings(width=16, layers=1),
+        learner=LearnerSettings(learning_rate=1e-2, batch_size=64, capacity=2000, replace_every=20),
+        steps=800,
+        games=16,
+        warmup=64,
+        max_steps=20,
+        updates=2,
+        evaluate_every=800,
+        evaluate_texts=30,
+        checkpoint_every=800,
+    )
+    trainer = Trainer(settings)
+    before = trainer._evaluate()
+    train(settings)
+    after = metrics_of(tmp_path / "run")[-1]
+    assert before["queries"] > 3
+    assert after["queries"] < 1.2 and after["solved"] == 1 and after["mask_rate"] < 1.3 / 9
+
+
 # -- parts
+
+
+def test_what_is_stored_is_what_was_played(place: Path, tmp_path: Path) -> None:
+    """A state's successor in the ring is the state after its action, but where the game was over."""
+    trainer = Trainer(settings_in(place, tmp_path, moves="mask", threshold=(0.4,)))
+    rewards = [trainer._play_step() for _ in range(10)]
+    stored = trainer.replay.tensors
+    assert rewards == pytest.approx(stored["reward"].mean(1).tolist(), abs=1e-6)
+    going_on = 0
+    for time_, game in itertools.product(range(9), range(4)):
+        action = stored["action"][time_, game]
+        assert stored["legal"][time_, game, action]
+        if not stored["over"][time_, game]:
+            going_on += 1
+            hidden = stored["visible"][time_, game] ^ stored["visible"][time_ + 1, game]
+            assert hidden.nonzero().tolist() == [[int(action)]]
+            assert torch.equal(stored["real"][time_, game], stored["real"][time_ + 1, game])
+        else:
+            new, real = time_ + 1, stored["real"][time_ + 1, game]
+            assert torch.equal(stored["visible"][new, game], real)
+    assert 0 < going_on < 36
 
 
 def test_shuffled_rows_are_epochs() -> None:
