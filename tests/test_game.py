@@ -126,20 +126,20 @@ def test_batches_are_full_while_texts_last(classifier: TextClassifier) -> None:
 
 
 @pytest.mark.parametrize("texts", [TEXTS, PAIRS])
-@pytest.mark.parametrize("toggle", [False, True])
-def test_special_tokens_are_never_toggled(classifier: TextClassifier, texts: tuple[Text, ...], toggle: bool) -> None:
+@pytest.mark.parametrize("moves", ["toggle", "mask", "take-back"])
+def test_special_tokens_are_never_toggled(classifier: TextClassifier, texts: tuple[Text, ...], moves: str) -> None:
     game = MaskingGame(
-        Probe(classifier, texts), Explain(2.0), iter(range(len(texts))), slots=2, moves="toggle" if toggle else "mask"
+        Probe(classifier, texts), Explain(2.0), iter(range(len(texts))), slots=3, moves=moves, max_steps=12
     )
     for step in play_randomly(game, seed=2).values():
         for action, visible, *_ in step:
             assert visible[0] and visible[-1] and 0 < action < len(visible) - 1
 
 
-@pytest.mark.parametrize("toggle", [False, True])
-def test_what_may_not_be_toggled_is_refused(classifier: TextClassifier, toggle: bool) -> None:
+@pytest.mark.parametrize("moves", ["toggle", "mask", "take-back"])
+def test_what_may_not_be_toggled_is_refused(classifier: TextClassifier, moves: str) -> None:
     probe = Probe(classifier, ["joy", "a charming and great journey"])
-    game = MaskingGame(probe, Explain(2.0), iter(range(2)), slots=2, moves="toggle" if toggle else "mask")
+    game = MaskingGame(probe, Explain(2.0), iter(range(2)), slots=2, moves=moves)
     for action in ([0, 1], [2, 1], [5, 1]):  # [CLS], [SEP] and padding of the first
         with pytest.raises(ValueError, match="may not be toggled"):
             game.step(torch.tensor(action))

@@ -52,18 +52,25 @@ def test_every_query_costs_one_and_the_way_is_paid() -> None:
     assert found.item() == pytest.approx(0.5 * 3 - 1)
 
 
-def test_the_distance_of_an_episode_adds_up(classifier: TextClassifier) -> None:
-    """What the steps took off is the way from the whole text to the last mask, whatever came between."""
+@pytest.mark.parametrize("moves", ["toggle", "mask", "take-back"])
+def test_the_distance_of_an_episode_adds_up(moves: str, classifier: TextClassifier) -> None:
+    """What the steps took off is the way from the whole text to the last mask that was kept, whatever came between."""
     texts = list(TEXTS) * 2
     goal, probe = Explain(0.5), Probe(classifier, texts)
-    rows = torch.arange(len(texts))
-    start = goal.distance(probe, rows, classifier.predict(probe.encoded))
-    game = MaskingGame(probe, goal, iter(range(len(texts))), slots=3, max_steps=6)
+    start = goal.distance(probe, torch.arange(len(texts)), classifier.predict(probe.encoded))
+    game = MaskingGame(probe, goal, iter(range(len(texts))), slots=3, max_steps=6, moves=moves)
     draw = torch.Generator().manual_seed(0)
-    gone, end = torch.zeros(len(texts)), torch.full((len(texts),), torch.nan)
+    gone, now, back = torch.zeros(len(texts)), start.clone(), 0
     while len(game):
         taken = game.step(torch.multinomial(game.actions.float(), 1, generator=draw).squeeze(1))
-        gone[taken.rows] += taken.closer
-        end[taken.rows] = goal.distance(probe, taken.rows, taken.prediction)
-        assert (end[taken.rows[taken.reached]] <= 1e-5).all()
-    torch.testing.assert_close(gone, start - end, atol=1e-3, rtol=1e-3)
+        after = goal.distance(probe, taken.rows, taken.prediction)
+        for i, row in enumerate(taken.rows.tolist()):
+            gone[row] += taken.closer[i]
+            if moves == "take-back" and after[i] > now[row] + 1e-4:
+                back += 1
+                assert taken.closer[i] == 0
+            elif moves != "take-back" or after[i] < now[row] - 1e-4:
+                now[row] = after[i]
+        assert (after[taken.reached] <= 1e-4).all()
+    assert (back > 0) == (moves == "take-back")
+    torch.testing.assert_close(gone, start - now, atol=2e-3, rtol=1e-3)

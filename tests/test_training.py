@@ -92,7 +92,7 @@ def finished(place: Path) -> Path:
 
 def test_a_run_leaves_an_agent_metrics_and_a_checkpoint(finished: Path, place: Path) -> None:
     agent = Agent.load(finished / "agent")
-    assert agent.features == ("profile", "context") and agent.classifier == str(place / "bert")
+    assert agent.features == ("profile", "context") and agent.classifier == "bert"
     explanations = play(Probe(TextClassifier.from_pretrained(place / "bert"), TEXTS), Explain(0.2), agent)
     assert all(e.queries >= 1 for e in explanations)
     metrics = metrics_of(finished)
