@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -193,6 +196,32 @@ def test_metrics_reach_tensorboard(tmp_path: Path) -> None:
     run.close()
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(8, 4.0), (16, 8.0)]
+
+
+def test_metrics_reach_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a stand-in: what is asked of the package, and that a resumed run goes on with its own curves."""
+    asked: list[tuple] = []
+    tracker = SimpleNamespace(
+        log=lambda metrics, step: asked.append((step, metrics)), finish=lambda: asked.append(("finished",))
+    )
+    module = ModuleType("wandb")
+    module.__spec__ = ModuleSpec("wandb", None)
+    module.init = lambda **options: asked.append((options["id"], options["resume"], options["config"])) or tracker
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    for step in (8, 16):
+        run = Run(tmp_path / "mine", Settings(), resume=True, wandb=True)
+        run.begin()
+        run.log(step, {"loss": 0.5})
+        run.close()
+    start = ("mine", "allow", {"rate": 0.1, "names": ["a", "b"]})
+    assert asked == [start, (8, {"loss": 0.5}), ("finished",), start, (16, {"loss": 0.5}), ("finished",)]
+
+
+def test_a_tracker_that_is_not_installed_is_missed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"pip install 'foveate\[wandb\]'"):
+        Run(tmp_path / "run", Settings(), wandb=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_file_is_written_whole_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

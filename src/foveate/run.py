@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ class Run:
     def __init__(self, directory: str | Path, settings: Any, *, resume: bool = False, wandb: bool = False) -> None:
         """Look whether a run can go on here; nothing is written yet.
 
-        Raises RequestError where the directory holds a run already and `resume` is off, or where it was started with
-        other settings.
+        Raises RequestError where the directory holds a run already and `resume` is off, where it was started with
+        other settings, or where W&B is asked for and not installed.
         """
+        if wandb and find_spec("wandb") is None:
+            raise RequestError("--wandb needs the package wandb: pip install 'foveate[wandb]'")
         self.directory = Path(directory)
         self.checkpoint_file = self.directory / "checkpoint.safetensors"
         self.settings_file = self.directory / "settings.json"
@@ -125,10 +128,8 @@ class Run:
             self._tracker.finish()
 
     def _start_wandb(self) -> Any:
-        try:
-            import wandb
-        except ImportError as error:
-            raise RequestError("--wandb needs the package wandb: pip install foveate[wandb]") from error
+        import wandb
+
         # One id a directory, so that a resumed run goes on with its own curves.
         return wandb.init(
             project="foveate", id=self.directory.name, dir=self.directory, config=self._settings, resume="allow"
