@@ -37,6 +37,7 @@ def run(capsys: pytest.CaptureFixture[str], model: str) -> Callable[..., tuple[i
 
     def run(*arguments: str, command: tuple[str, ...] = ("explain",)) -> tuple[int, str, str]:
         options = [] if command != ("explain",) or "--model" in arguments else ["--model", model]
+        capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([*command, *options, *arguments])
         return (ended.value.code, *capsys.readouterr())  # type: ignore[return-value]
@@ -52,6 +53,8 @@ def corpus(path: Path, texts: list[str]) -> Path:
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """`foveate` in a process of its own."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and their children too.
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     return subprocess.Popen([sys.executable, "-m", "foveate", *arguments], env=environment, **pipes)
 
@@ -232,7 +235,7 @@ def test_what_was_finished_is_kept_and_resume_goes_on(run, model, tmp_path: Path
     for _ in range(32):
         assert process.stdout.readline()
     process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.decode() == f"foveate: interrupted; 32 explanations are in {output}, add --resume to go on from there\n"
     assert [e.text for e in load(output)] == texts[:32]
@@ -257,13 +260,13 @@ def test_a_reader_that_goes_away_is_no_error(model, tmp_path: Path) -> None:
     assert json.loads(process.stdout.readline())["text"] == TEXTS[0]
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(60) == 1
+    assert process.wait(300) == 1
 
 
 def test_a_full_disk_is_one_line(model, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         process = start("explain", "joy", "--json", "--model", model, *FAST, stdout=full)
-        assert process.communicate(timeout=60)[1] == b"foveate: cannot write: No space left on device\n"
+        assert process.communicate(timeout=300)[1] == b"foveate: cannot write: No space left on device\n"
     assert process.returncode == 1
 
 
@@ -273,7 +276,7 @@ def test_a_full_disk_does_not_touch_the_old_output(model, tmp_path: Path) -> Non
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (999, 999))  # noqa: E731
     arguments = (*TEXTS, "--output", str(output), "--model", model, *FAST)
     process = start("explain", *arguments, preexec_fn=limit)
-    err = process.communicate(timeout=60)[1].decode()
+    err = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 1
     assert one_line(err), err
     assert "File too large" in err
@@ -298,18 +301,25 @@ except SystemExit as ended:
         assert done.stdout.endswith("0 False\n")
 
 
-@pytest.mark.parametrize("words", [("text", "train"), ("text", "train", "--preset", "paper"), ("text", "benchmark")])
-def test_help_of_the_long_commands(run, words: tuple[str, ...]) -> None:
-    status, out, _ = run(*words[2:], "--help", command=words[:2])
+def test_the_presets_of_training_are_where_its_flags_start_from() -> None:
+    # In a process of its own: required flags are placeholders, which the run-time check of types would refuse.
+    process = start("text", "train", "--preset", "paper", "--help")
+    out, err = (said.decode() for said in process.communicate(timeout=300))
+    assert (process.returncode, err) == (0, "")
+    assert "usage: foveate text train" in out
+    assert "(required)" in out
+    assert "(default: taken)" in out
+
+
+def test_help_of_the_benchmark(run) -> None:
+    status, out, _ = run("--help", command=("text", "benchmark"))
     assert status == 0
-    assert f"usage: foveate {words[0]} {words[1]}" in out
-    assert ("(default: taken)" in out) == ("paper" in words)
+    assert "usage: foveate text benchmark" in out
 
 
 def test_commands_refuse_in_a_line(run, tmp_path: Path) -> None:
     for command, arguments in (
         (("text", "train"), ["--preset", "best"]),
-        (("text", "train"), []),
         (("text", "benchmark"), []),
         (("import", "attexplainer"), [str(tmp_path / "none.bin"), "--output", str(tmp_path / "agent")]),
         (("doctor",), ["--nonsense"]),

@@ -9,7 +9,7 @@ import foveate
 from foveate.errors import RequestError
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.corpus import explain_rows, resume
-from foveate.text.explainer import Explainer
+from foveate.text.explainer import Explainer, refusal
 from foveate.text.explanation import Explanation, save
 from foveate.text.inputs import BadRow, Row
 
@@ -70,6 +70,7 @@ def test_a_label_by_name_or_number(explainer: Explainer, target: str | int) -> N
 
 
 def test_verification(explainer: Explainer) -> None:
+    explainer = Explainer(explainer.classifier, method="greedy", threshold=0.3)
     found = explainer(list(TEXTS), verify=True)
     assert any(e.solved for e in found)
     assert all((e.minimal is not None) == e.solved for e in found)
@@ -88,8 +89,7 @@ def test_an_explanation_knows_its_explainer(explainer: Explainer) -> None:
         (("a man", " "), "empty"),
         ("\ud800", "UTF-8"),
         ("\u0000\u200b", "no token"),
-        ([3], "int"),
-        ([("a", "b", "c")], "tuple"),
+        ("[CLS] [SEP]", "no token"),
         (["joy", ""], "^text 1: "),
     ],
 )
@@ -97,6 +97,12 @@ def test_texts_that_cannot_be_explained(explainer: Explainer, text: object, says
     with pytest.raises(RequestError, match=says) as refusal:
         explainer(text)  # type: ignore[call-overload]
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", [3, None, (), ("a", "b", "c"), ("a", 3), {"text": "a"}])
+def test_what_is_no_text(text: object) -> None:
+    assert "give a string" in str(refusal(text))
+    assert refusal("a") is refusal(("a", "b")) is None
 
 
 @pytest.mark.parametrize("target", ["god", "3", 3, -1])
@@ -143,7 +149,7 @@ def test_resuming_takes_what_is_done_and_explains_the_rest(explainer: Explainer,
     ("options", "asked", "says"),
     [
         ({"method": "greedy"}, {}, "made with method attention, not greedy"),
-        ({"threshold": 0.4}, {}, "made with threshold 0.3, not 0.4"),
+        ({"threshold": 0.4}, {}, "made with threshold 0.05, not 0.4"),
         ({}, {"target": "bad"}, "another --target"),
         ({}, {"verify": True}, "without --verify"),
     ],
@@ -152,8 +158,9 @@ def test_resuming_with_other_settings_is_refused(
     explainer: Explainer, tmp_path, options: dict, asked: dict, says: str
 ) -> None:
     path = tmp_path / "done.jsonl"
+    explainer = Explainer(explainer.classifier, method="attention", threshold=0.05)
     save(explainer(list(TEXTS), target="good"), path)
-    other = Explainer(explainer.classifier, **{"method": "attention", "threshold": 0.3, **options})
+    other = Explainer(explainer.classifier, **{"method": "attention", "threshold": 0.05, **options})
     done, _ = resume(path, other, iter([Row(i, text) for i, text in enumerate(TEXTS, 1)]), **asked)
     with pytest.raises(RequestError, match=says):
         list(done)

@@ -181,6 +181,9 @@ class TextClassifier:
             raise RequestError(
                 f"{name!r} is not fine-tuned for classification: it has no weights for {', '.join(head)}"
             )
+        # transformers makes a tokenizer of special tokens alone where there are no files of one.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise RequestError(f"{name!r} has no tokenizer: save the one that it was trained with beside it")
         loaded.config._name_or_path = name
         return cls(loaded.requires_grad_(False), tokenizer, **options)
 
@@ -214,11 +217,16 @@ class TextClassifier:
         real = stack([e.attention_mask for e in encodings]).bool()
         offsets = [[edge for span in _spans(text, e) for edge in span] for text, e in zip(kept, encodings, strict=True)]
         flat = [row + [0] * (2 * width - len(row)) for row in offsets]
+        input_ids = stack([e.ids for e in encodings], self.tokenizer.pad_token_id or 0)
+        # Special tokens that the text itself spells out are no words either; an unknown word is one.
+        special = torch.tensor([i for i in self.tokenizer.all_special_ids if i != self.tokenizer.unk_token_id])
         return Encoded(
             texts=tuple(kept),
-            input_ids=stack([e.ids for e in encodings], self.tokenizer.pad_token_id or 0),
+            input_ids=input_ids,
             real=real,
-            maskable=real & ~stack([e.special_tokens_mask for e in encodings]).bool(),
+            maskable=real
+            & ~stack([e.special_tokens_mask for e in encodings]).bool()
+            & ~torch.isin(input_ids, special.long()),
             segments=stack([[s or 0 for s in e.sequence_ids] for e in encodings]),
             offsets=torch.tensor(flat, dtype=torch.long).reshape(len(kept), width, 2),
             truncated=torch.tensor([bool(e.overflowing) for e in encodings], dtype=torch.bool),

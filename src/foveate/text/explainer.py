@@ -14,7 +14,7 @@ from torch import nn
 
 from foveate.errors import RequestError
 from foveate.text.agent import Agent, embedded_agents
-from foveate.text.classifier import Replacement, Text, TextClassifier
+from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explanation import Explanation
 from foveate.text.goal import Explain
 from foveate.text.inputs import unreadable
@@ -97,7 +97,8 @@ class Explainer:
         checks that every masked token is needed. Raises RequestError where a text is empty or has no token that can
         be masked, or the label is unknown.
         """
-        if isinstance(texts, str) or _is_pair(texts):
+        # A list of two is two texts, a tuple of two a pair.
+        if isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2 and isinstance(texts[0], str)):
             [result] = self.attempt([cast(Text, texts)], target=target, verify=verify)
             if isinstance(result, RequestError):
                 raise result
@@ -122,34 +123,25 @@ class Explainer:
     ) -> list[Explanation | RequestError]:
         """Explain texts all at once; one that cannot be explained has its error in its place, and harms no other."""
         label = self.label_index(target)
-        results: dict[int, Explanation | RequestError] = {}
-        for i, text in enumerate(texts):
-            if error := _wrong(text):
-                results[i] = error
-        for pairs in (False, True):
-            places = [i for i, text in enumerate(texts) if i not in results and isinstance(text, tuple) == pairs]
-            if places:
-                results |= zip(places, self._explain([texts[i] for i in places], label, verify), strict=True)
-        return [results[i] for i in range(len(texts))]
+        results: list[Explanation | RequestError | None] = [refusal(text) for text in texts]
+        places = [i for i, result in enumerate(results) if result is None]
+        encoded = self.classifier.encode([texts[i] for i in places])
+        playable = encoded.maskable.any(1)
+        rows = playable.nonzero().squeeze(1)
+        found = iter(self._explain(encoded.select(rows), label, verify) if len(rows) else [])
+        for i, words in zip(places, playable.tolist(), strict=True):
+            results[i] = next(found) if words else RequestError("the text has no token that can be masked; give words")
+        return cast(list[Explanation | RequestError], results)
 
-    def _explain(self, texts: list[Text], label: int | None, verify: bool) -> list[Explanation | RequestError]:
-        encoded = self.classifier.encode(texts)
-        results: list[Explanation | RequestError] = [
-            RequestError("it has no token that can be masked, only special ones; give a text with words") for _ in texts
-        ]
-        rows = encoded.maskable.any(1).nonzero().squeeze(1)
-        if len(rows):
-            target = None if label is None else torch.full((len(rows),), label)
-            # The agent's game opens each text as it deals it.
-            probe = Probe(self.classifier, encoded.select(rows), target=target, opened=self.agent is None)
-            # The same draws for every chunk: what is said of a text does not depend on how many came before.
-            rng = torch.Generator().manual_seed(0)
-            found = run(self.method, probe, self.goal, rng, self.agent, self.max_steps)
-            if verify:
-                found = verify_minimality(probe, found, self.goal)
-            for row, explanation in zip(rows.tolist(), found, strict=True):
-                results[row] = replace(explanation, explainer=self)
-        return results
+    def _explain(self, encoded: Encoded, label: int | None, verify: bool) -> list[Explanation]:
+        target = None if label is None else torch.full((len(encoded),), label)
+        probe = Probe(self.classifier, encoded, target=target)
+        # The same draws for every chunk: what is said of a text does not depend on how many came before.
+        rng = torch.Generator().manual_seed(0)
+        found = run(self.method, probe, self.goal, rng, self.agent, self.max_steps)
+        if verify:
+            found = verify_minimality(probe, found, self.goal)
+        return [replace(explanation, explainer=self) for explanation in found]
 
     def label_index(self, target: str | int | None) -> int | None:
         """The number of a label that is given by name or number; raises RequestError where there is none."""
@@ -177,15 +169,17 @@ def _agent(agent: Agent | str | Path | None, classifier: TextClassifier) -> Agen
     return Agent.load(agent)
 
 
-def _is_pair(texts: Any) -> bool:
-    return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
-
-
-def _wrong(text: Any) -> RequestError | None:
-    if not isinstance(text, str) and not _is_pair(text):
-        return RequestError(f"it is {type(text).__name__}, not a text or a (text, text) tuple")
-    reason = next(filter(None, map(unreadable, (text,) if isinstance(text, str) else text)), None)
-    return RequestError(f"the text {reason}; give one with words") if reason else None
+def refusal(text: Any) -> RequestError | None:
+    """Why something is no text that can be explained; None where it is one."""
+    parts = (text,) if isinstance(text, str) else text
+    if (
+        not isinstance(parts, tuple | list)
+        or len(parts) not in (1, 2)
+        or not all(isinstance(part, str) for part in parts)
+    ):
+        return RequestError(f"{text!r:.60} is no text; give a string, or a tuple of two")
+    reasons = [reason for part in parts if (reason := unreadable(part))]
+    return RequestError(f"the text {reasons[0]}; give one with words") if reasons else None
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -106,7 +106,7 @@ def _rows(source: str, columns: Columns) -> Iterator[Row | BadRow]:
         yield from _standard_input(iter(sys.stdin.buffer), columns)
         return
     path = Path(source)
-    ending = next((e for e in path.with_suffix("").suffixes[-1:] if path.suffix == ".gz"), path.suffix).lower()
+    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
     try:
         if path.is_dir():
             raise RequestError(f"cannot read {source}: it is a directory; name a file")
