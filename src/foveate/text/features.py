@@ -64,7 +64,8 @@ def statistics(
 ) -> Float[Tensor, "games tokens 2*{bins}+4"]:
     """The paper's matrix F (AttExplainer, section 3.3, figure 3).
 
-    Column histogram, row histogram (counts over n), row mean and deviation, column mean and deviation. Entries of
+    Column histogram, row histogram (counts over n), row mean and deviation, column mean and deviation (the paper says
+    variance; the networks that its authors published were trained on the deviation). Entries of
     attention are in [0, 1]; padding must be marked in `real` and comes out as zero.
     """
     columns, rows = bin_counts(attention, real, bins)

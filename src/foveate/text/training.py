@@ -92,7 +92,11 @@ class TrainingSettings:
 
 
 def paper(settings: TrainingSettings) -> TrainingSettings:
-    """The same run as the paper has it, to the letter (sections 3.2, 3.3, 4.1, equations 2, 4 and 5, algorithm 1)."""
+    """The same run as the paper has it, to the letter (sections 3.2, 3.3, 4.1, equations 2, 4 and 5, algorithm 1).
+
+    One game at a time and one update a step; the squared error and priorities' exponents, of which the paper says
+    nothing, are the usual ones.
+    """
     return replace(
         settings,
         features=("statistics",),
@@ -112,6 +116,8 @@ def paper(settings: TrainingSettings) -> TrainingSettings:
         reward=RewardSettings(kind="paper"),
         moves="toggle",
         reachable_only=False,
+        games=1,
+        updates=1,
         greedy=0.7,
     )
 

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The agents in the package. A run that was stopped goes on when this is started again.
+set -eu
+cd "$(dirname "$0")/.."
+data=../shared/data
+train() { .venv/bin/foveate text train --resume --threads 1 "$@"; }
+# The embedded classifier's own agent.
+train --model emotion --data $data/emotion/train.jsonl --validation $data/emotion/validation.jsonl \
+  --steps 30000 --run runs/emotion
+# The general agent: features that fit any classifier, learned on three classifiers at once.
+train --model ../shared/victims/emotion ../shared/victims/sst2 ../shared/victims/snli \
+  --data $data/emotion/train.jsonl $data/sst2/train.jsonl.gz $data/snli/train_subset.jsonl.gz \
+  --threshold 0.8 0.7 0.8 --features relative-histograms profile geometry context \
+  --min-tokens 10 --games 66 --evaluate-texts 100 --steps 48000 --run runs/general

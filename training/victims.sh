@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The agents of the README's tables, one a classifier of ../shared/victims; each takes 10 to 20 minutes a core.
+# A run that was stopped goes on when this is started again.
+set -eu
+cd "$(dirname "$0")/.."
+data=../shared/data
+train() { .venv/bin/foveate text train --resume --threads 1 --evaluate-texts 200 "$@"; }
+train --model ../shared/victims/sst2 --data $data/sst2/train.jsonl.gz --threshold 0.7 --texts 67349 --min-tokens 10 \
+  --steps 60000 --run runs/victims/sst2
+train --model ../shared/victims/snli --data $data/snli/train_subset.jsonl.gz \
+  --validation $data/snli/validation.jsonl.gz --steps 30000 --run runs/victims/snli
+train --model ../shared/victims/emotion --data $data/emotion/train.jsonl --validation $data/emotion/validation.jsonl \
+  --steps 16000 --run runs/victims/emotion
