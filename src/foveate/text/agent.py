@@ -42,9 +42,10 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         layers: int = 2,
         moves: Moves = "take-back",
         classifier: str | None = None,
+        threshold: float = 0.8,
     ) -> None:
         """`features` are groups of `foveate.text.features.FEATURES`, `inputs` their width together; `classifier` names
-        the one that the agent was trained on, null for an agent of any."""
+        the one that the agent was trained on, null for an agent of any; `threshold` is the ε that it learned to reach."""
         super().__init__()
         if unknown := set(features) - FEATURES.keys():
             raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
@@ -52,6 +53,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         self.inputs = inputs
         self.moves: Moves = moves
         self.classifier = classifier
+        self.threshold = threshold
         self.network = build_network(NetworkSettings(network, width, layers), inputs)  # type: ignore[arg-type]
 
     def look(self, state: State) -> Float[Tensor, "games tokens features"]:

@@ -35,17 +35,18 @@ class Explainer:
         *,
         method: str = "agent",
         agent: Agent | str | Path | None = None,
-        threshold: float = 0.8,
+        threshold: float | None = None,
         max_steps: int = 100,
     ) -> None:
         """`agent` is one of one's own or a name or directory; by default the one trained on the classifier, where
-        there is one, or else the general one. `threshold` is ε, the drop in probability that counts as explained.
+        there is one, or else the general one. `threshold` is ε, the drop in probability that counts as
+        explained; by default that which the classifier's agent learned to reach, mostly 0.8.
 
         Raises RequestError where the method or the agent is unknown, or a number out of its range.
         """
         if method not in METHODS:
             raise RequestError(f"unknown method {method!r}{_nearest(method, METHODS)}; there is {', '.join(METHODS)}")
-        if not 0 < threshold <= 1:
+        if threshold is not None and not 0 < threshold <= 1:
             raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {threshold:g}")
         if max_steps < 1:
             raise RequestError(f"--max-steps must be 1 or more, not {max_steps}")
@@ -53,9 +54,9 @@ class Explainer:
             raise RequestError(f"an agent explains with the method 'agent', not with {method!r}; leave one of them out")
         self.classifier = classifier
         self.method = method
-        self.goal = Explain(threshold)
         self.max_steps = max_steps
         self.agent = _agent(agent, classifier) if method == "agent" else None
+        self.goal = Explain(threshold or (self.agent or _agent(None, classifier)).threshold)
         self.at_once = WIDE if method.startswith(("agent", "attention", "random")) else NARROW
 
     @classmethod
@@ -65,7 +66,7 @@ class Explainer:
         *,
         method: str = "agent",
         agent: Agent | str | Path | None = None,
-        threshold: float = 0.8,
+        threshold: float | None = None,
         max_steps: int = 100,
         replacement: Replacement | None = None,
         batch_size: int = 32,

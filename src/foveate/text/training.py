@@ -210,6 +210,7 @@ class Trainer:
             layers=settings.network.layers,
             moves=settings.moves,
             classifier=Path(settings.model[0]).name if len(settings.model) == 1 else None,
+            threshold=settings.threshold[0],
         )
         self.learner = Learner(self.agent, settings.learner)
         self.replay = Replay(
