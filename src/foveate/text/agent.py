@@ -45,7 +45,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         threshold: float = 0.8,
     ) -> None:
         """`features` are groups of `foveate.text.features.FEATURES`, `inputs` their width together; `classifier` names
-        the one that the agent was trained on, null for an agent of any; `threshold` is the ε that it learned to reach."""
+        the one that the agent was trained on, null for an agent of any; `threshold` is the ε it learned to reach."""
         super().__init__()
         if unknown := set(features) - FEATURES.keys():
             raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
