@@ -66,7 +66,7 @@ def replay_alone(classifier: TextClassifier, text: Text, actions: list[int], goa
         reached = gain >= goal.threshold
         yield visible[0].tolist(), gain, reached, reached or step == most or nothing_left
         farther = (logit(now.clamp(1e-4, 0.9999)) - wanted).clamp(min=0)
-        if moves == "take-back" and farther > far:
+        if moves == "take-back" and farther > far + 0.5:
             visible[0, action] = True
         else:
             far = farther

@@ -79,8 +79,10 @@ class Settings:
     """Texts to evaluate on."""
     output: Path
     """Directory of the runs and the table."""
-    model: str = "src/foveate/assets/emotion-classifier"
+    model: str = "emotion"
     """The classifier."""
+    threshold: float = 0.6
+    """ε."""
     steps: int = 12_000
     """Queries a run."""
     seeds: tuple[int, ...] = (0, 1)
@@ -116,6 +118,7 @@ def _run(
             model=(settings.model,),
             data=(settings.data,),
             run=str(directory),
+            threshold=(settings.threshold,),
             steps=settings.steps,
             seed=seed,
             threads=settings.threads,
@@ -125,7 +128,7 @@ def _run(
             resume=True,
         )
         agent = Agent.load(train(change(base)))
-        goal = Explain(base.threshold[0])
+        goal = Explain(settings.threshold)
         save(play(Probe(classifier, encoded), goal, agent), results)
         # The replay buffers of forty runs would fill the disk.
         (directory / "checkpoint.safetensors").unlink()

@@ -41,6 +41,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         width: int = 96,
         layers: int = 2,
         moves: Moves = "take-back",
+        tolerance: float = 0.5,
         classifier: str | None = None,
         threshold: float = 0.8,
     ) -> None:
@@ -52,6 +53,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         self.features = tuple(features)
         self.inputs = inputs
         self.moves: Moves = moves
+        self.tolerance = tolerance
         self.classifier = classifier
         self.threshold = threshold
         self.network = build_network(NetworkSettings(network, width, layers), inputs)  # type: ignore[arg-type]

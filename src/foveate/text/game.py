@@ -53,15 +53,20 @@ class MaskingGame:
         slots: int,
         max_steps: int = 100,
         moves: Moves = "take-back",
+        tolerance: float = 0.5,
         reachable_only: bool = False,
     ) -> None:
-        """`reachable_only=True` passes over texts whose end cannot be reached."""
+        """`tolerance` is how far a step may lead away from the goal before it is taken back, in log-odds.
+
+        `reachable_only=True` passes over texts whose end cannot be reached.
+        """
         self.probe = probe
         self.goal = goal
         self.source = source
         self.slots = slots
         self.max_steps = max_steps
         self.moves = moves
+        self.tolerance = tolerance
         self.reachable_only = reachable_only
         self.rows: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
         self.steps: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
@@ -95,7 +100,7 @@ class MaskingGame:
         self.steps = self.steps + 1
         before, after = self.distance, self.goal.distance(self.probe, self.rows, prediction)
         reached = self.goal.reached(self.probe, self.rows, prediction)
-        back = (after > before) & ~reached if self.moves == "take-back" else torch.zeros_like(reached)
+        back = (after > before + self.tolerance) & ~reached if self.moves == "take-back" else torch.zeros_like(reached)
         self.state = _state(self.probe, self.goal, self.rows, visible, legal, prediction)
         if back.any():
             games = torch.arange(len(back))

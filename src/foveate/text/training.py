@@ -55,6 +55,8 @@ class TrainingSettings:
     """What a step pays."""
     moves: Moves = "take-back"
     """What may be done to a token; see foveate.text.game."""
+    tolerance: float = 0.5
+    """How far a step may lead away from the goal before it is taken back, in log-odds."""
     reachable_only: bool = True
     """Learn only from texts whose end can be reached."""
     steps: int = 60_000
@@ -209,6 +211,7 @@ class Trainer:
             width=settings.network.width,
             layers=settings.network.layers,
             moves=settings.moves,
+            tolerance=settings.tolerance,
             classifier=Path(settings.model[0]).name if len(settings.model) == 1 else None,
             threshold=settings.threshold[0],
         )
@@ -393,6 +396,7 @@ def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> 
         slots=slots,
         max_steps=settings.max_steps,
         moves=settings.moves,
+        tolerance=settings.tolerance,
         reachable_only=settings.reachable_only,
     )
     return Corpus(probe, goal, game, order, Probe(classifier, validation))

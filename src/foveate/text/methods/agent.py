@@ -23,7 +23,9 @@ def play(
     playable = probe.maskable.any(1)
     order = probe.encoded.lengths.argsort(descending=True, stable=True)
     source = iter(order[playable[order]].tolist())
-    game = MaskingGame(probe, goal, source, slots=slots, max_steps=max_steps, moves=agent.moves)
+    game = MaskingGame(
+        probe, goal, source, slots=slots, max_steps=max_steps, moves=agent.moves, tolerance=agent.tolerance
+    )
     while len(game):
         assert game.state is not None
         values = agent.values(game.state)
