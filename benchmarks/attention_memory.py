@@ -43,8 +43,8 @@ def main() -> None:
     difference = max(abs(a - b) for a, b in zip(ours["sample"], theirs["sample"], strict=True))
     ratios = {name: theirs[name] / ours[name] for name in ("peak", "added", "seconds")}
     print(
-        f"output_attentions=True takes {ratios['peak']:.2f} times the peak, {ratios['added']:.2f} times the added memory "
-        f"and {ratios['seconds']:.2f} times the time; the attention differs by at most {difference:.1e}"
+        f"output_attentions=True takes {ratios['peak']:.2f} times the peak, {ratios['added']:.2f} times the added "
+        f"memory and {ratios['seconds']:.2f} times the time; the attention differs by at most {difference:.1e}"
     )
 
 

@@ -102,7 +102,7 @@ def masked_at_random(probe: Probe, goal: Explain) -> list[Explanation]:
 
 
 def test_minimal_is_what_asking_one_by_one_says(classifier: TextClassifier) -> None:
-    goal = Explain(0.1)
+    goal = Explain(0.05)
     probe = Probe(classifier, [*TEXTS, *(" ".join(WORDS[i : i + 6]) for i in range(0, 48, 3))])
     found = masked_at_random(probe, goal)
     before = probe.queries.clone()
