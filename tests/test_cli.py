@@ -253,8 +253,19 @@ def test_what_was_finished_is_kept_and_resume_goes_on(run, model, tmp_path: Path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
+def test_resuming_with_other_texts_leaves_the_output_as_it_was(run, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    assert run("joy", "anger", "fear", "--output", str(output), *FAST)[0] == 0
+    before = output.read_bytes()
+    status, _, err = run("joy", "love", "--output", str(output), "--resume", *FAST)
+    assert (status, one_line(err)) == (2, True)
+    assert "other texts" in err
+    assert output.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
+
+
 def test_a_reader_that_goes_away_is_no_error(model, tmp_path: Path) -> None:
-    source = corpus(tmp_path / "in.jsonl", list(TEXTS) * 40)
+    source = corpus(tmp_path / "in.jsonl", list(TEXTS) * 20)
     process = start("explain", "--input", str(source), "--json", "--model", model, *FAST)
     assert process.stdout and process.stderr
     assert json.loads(process.stdout.readline())["text"] == TEXTS[0]
@@ -308,7 +319,7 @@ def test_the_presets_of_training_are_where_its_flags_start_from() -> None:
     assert (process.returncode, err) == (0, "")
     assert "usage: foveate text train" in out
     assert "(required)" in out
-    assert "(default: taken)" in out
+    assert "(default: square)" in out
 
 
 def test_help_of_the_benchmark(run) -> None:

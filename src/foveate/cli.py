@@ -134,7 +134,8 @@ def _parse(settings: Any, program: str, words: list[str], **options: Any) -> Any
         if not error.code:
             raise
         lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()]
-        raise RequestError(" ".join(filter(None, lines[1:])) or f"see {program} --help") from None
+        what = " ".join(filter(None, lines[1:])) or f"see {program} --help"
+        raise RequestError(what.replace(" For full helptext, run", "; see")) from None
 
 
 def _explain(program: str, words: list[str]) -> int:

@@ -44,8 +44,8 @@ class Settings:
     """The agent; if not given, the classifier's own, or else the general one."""
     target: Annotated[str | None, tyro.conf.arg(metavar="LABEL")] = None
     """The label to explain, by name or number; if not given, the predicted one."""
-    threshold: Annotated[float, tyro.conf.arg(metavar="P")] = 0.8
-    """The drop in probability that counts as explained."""
+    threshold: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """The drop in probability that counts as explained; if not given, what the agent learned to reach, mostly 0.8."""
     max_steps: Annotated[int, tyro.conf.arg(metavar="N")] = 100
     """Steps after which the search for a text's tokens ends."""
     replacement: Annotated[
@@ -114,12 +114,16 @@ def explain(settings: Settings) -> Outcome:
         # A bar among explanations on the same screen would only tear them apart.
         hidden = True if sys.stdout.isatty() and (settings.json or not writer) else None
         bar = stack.enter_context(tqdm(unit=" texts", disable=hidden, file=sys.stderr))
+        if writer:
+            try:
+                for explanation in done:
+                    writer.write([explanation])
+                    explained += 1
+                    bar.update()
+            except BaseException:
+                writer.abandon()  # The file that is resumed holds more than its copy as yet.
+                raise
         try:
-            for explanation in done:
-                assert writer is not None
-                writer.write([explanation])
-                explained += 1
-                bar.update()
             for results in explain_rows(explainer, rows, target=settings.target, verify=settings.verify):
                 for number, result in results:
                     if isinstance(result, RequestError):

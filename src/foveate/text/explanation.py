@@ -244,6 +244,10 @@ class Writer:
             self._write(explanation)
             self.count += 1
 
+    def abandon(self) -> None:
+        """Forget what was written: what stood at the place before is worth more, and stays."""
+        self.count = 0
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
