@@ -359,7 +359,7 @@ def test_features_that_differ_between_classifiers_are_refused(place: Path, tmp_p
 def test_the_papers_preset_is_the_papers(place: Path, tmp_path: Path) -> None:
     """Sections 3.2, 3.3 and 4.1, equations 2, 4 and 5; whatever else is set stays."""
     settings = paper(settings_in(place, tmp_path / "run", steps=32))
-    assert settings.steps == 32 and settings.games == 4
+    assert (settings.steps, settings.games, settings.updates) == (32, 1, 1)
     assert (settings.features, settings.network.kind, settings.moves) == (("statistics",), "paper", "toggle")
     learner = asdict(settings.learner)
     expected = {"learning_rate": 1e-4, "batch_size": 256, "discount": 0.9, "target": "taken", "n_step": 1}
