@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from foveate.errors import RequestError
 from foveate.text.classifier import TextClassifier
-from foveate.text.explainer import EMBEDDED_CLASSIFIER, Explainer
+from foveate.text.explainer import Explainer
 from foveate.text.inputs import read_texts
 
 OPPONENTS = ("shapley-25", "shapley-5", "kernel-shap", "lime")
@@ -56,7 +56,7 @@ def measure(explainers: dict[str, Explainer], texts: list, rounds: int) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=EMBEDDED_CLASSIFIER)
+    parser.add_argument("--model", default="emotion")
     parser.add_argument("--data", help="a .jsonl, .csv or .tsv file; eight sentences if not given")
     parser.add_argument("--limit", type=int, default=32)
     parser.add_argument("--methods", default="agent,attention,greedy,beam", help="what is compared with the opponents")
