@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
+EMBEDDED = ("emotion-classifier", "agents/emotion", "agents/general")
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "pyarrow", "matplotlib")
 EXTRAS = {
     "captum": "SHAP, occlusion and integrated gradients",
@@ -42,7 +43,7 @@ def examine() -> list[Finding]:
         found = _version(name)
         findings.append(Finding(name, found or "missing", bool(found), "" if found else f"pip install {name}"))
     findings.append(_accelerator())
-    for model in ("emotion-classifier", *(f"agents/{p.name}" for p in sorted((ASSETS / "agents").glob("*")))):
+    for model in EMBEDDED:
         whole = all((ASSETS / model / file).is_file() for file in ("config.json", "model.safetensors"))
         state, mend = ("embedded", "") if whole else ("missing or broken", "pip install --force-reinstall foveate")
         findings.append(Finding(model, state, whole, mend))
