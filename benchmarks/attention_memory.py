@@ -44,12 +44,13 @@ def main() -> None:
     ratios = {name: theirs[name] / ours[name] for name in ("peak", "added", "seconds")}
     print(
         f"output_attentions=True takes {ratios['peak']:.2f} times the peak, {ratios['added']:.2f} times the added "
-        f"memory and {ratios['seconds']:.2f} times the processor time; the attention differs by at most {difference:.1e}"
+        f"memory and {ratios['seconds']:.2f} times the processor time; "
+        f"the attention differs by at most {difference:.1e}"
     )
 
 
 def observe(way: str, rows: int, tokens: int) -> dict[str, object]:
-    """Peak resident memory in MiB, what was added after loading, the processor seconds taken, and some of the attention."""
+    """Peak resident memory in MiB, what was added after loading, processor seconds, and some of the attention."""
     logging.set_verbosity_error()
     torch.manual_seed(0)
     tokenizer = TextClassifier.from_pretrained(EMBEDDED["emotion"]).tokenizer
