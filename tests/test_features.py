@@ -73,8 +73,7 @@ def random_state(lengths: list[int], seed: int = 0, *, width: int | None = None)
         segments=((torch.arange(tokens) > 3) & real).long(),
         probabilities=torch.randn(games, 3, generator=draw).softmax(1),
         target=torch.randint(3, (games,), generator=draw),
-        first_probability=torch.rand(games, generator=draw),
-        threshold=0.8,
+        wanted=torch.rand(games, generator=draw) - 0.8,
     )
 
 
@@ -191,8 +190,7 @@ def test_context_says_how_the_game_stands() -> None:
         legal=torch.tensor([[False, False, True, True]]),
         probabilities=torch.tensor([[0.2, 0.5, 0.3]]),
         target=torch.tensor([1]),
-        first_probability=torch.tensor([0.9]),
-        threshold=0.8,
+        wanted=torch.tensor([0.1]),
     )
     expected = torch.tensor([0.5, 0.0, np.log(0.1 / 0.9) / 4, 0.3, 1 / 3, 2 / 4], dtype=torch.float32)
     found = token_features(state, ["context"])[0]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from foveate.errors import RequestError
 from foveate.text.features import FEATURES, State, token_features
 from foveate.text.game import Moves
+from foveate.text.goal import Task
 from foveate.text.qnetwork import NetworkSettings, build_network
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "agents"
@@ -44,9 +45,10 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         tolerance: float = 0.5,
         classifier: str | None = None,
         threshold: float = 0.8,
+        task: Task = "explain",
     ) -> None:
         """`features` are groups of `foveate.text.features.FEATURES`, `inputs` their width together; `classifier` names
-        the one that the agent was trained on, null for an agent of any; `threshold` is the ε it learned to reach."""
+        the one that the agent was trained on, null for an agent of any; `threshold` is the ε it learned to reach, `task` what it learned."""
         super().__init__()
         if unknown := set(features) - FEATURES.keys():
             raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
@@ -56,6 +58,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         self.tolerance = tolerance
         self.classifier = classifier
         self.threshold = threshold
+        self.task: Task = task
         self.network = build_network(NetworkSettings(network, width, layers), inputs)  # type: ignore[arg-type]
 
     def look(self, state: State) -> Float[Tensor, "games tokens features"]:

@@ -154,7 +154,7 @@ def sample(
     """Reduce explanations to what a table needs; `extra` measures may be of the first texts only."""
     return Sample(
         texts=tuple((e.text, e.pair) for e in explanations),
-        reachable=torch.tensor([e.probability >= e.threshold for e in explanations], dtype=torch.bool),
+        reachable=torch.tensor([e.reachable for e in explanations], dtype=torch.bool),
         values={**outcomes(explanations), **(extra or {})},
         seconds=seconds,
         note=note,

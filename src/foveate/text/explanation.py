@@ -82,14 +82,24 @@ class Explanation:
     path: tuple[Step, ...]
     method: str
     model: str
-    threshold: float
-    """ε: the Δp that counts as explained."""
+    threshold: float | None
+    """ε: the Δp that counts as explained; None for an attack, where any change of the label counts."""
     truncated: bool
     """The text was longer than the model reads."""
     verification_queries: int = 0
     """The rows that the check of minimality took, not counted in `queries`."""
     explainer: Any = field(default=None, compare=False, repr=False)
     """The Explainer that made it, for `plot`; no part of equality, of files, or of pickles."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether p(label | X) is at least the threshold, so that some mask could lower it by as much."""
+        return self.threshold is None or self.probability >= self.threshold
+
+    @property
+    def goal(self) -> float:
+        """What p(label) was to fall to, or, of an attack, below which the label is sure to have changed."""
+        return 0.5 if self.threshold is None else max(0.0, self.probability - self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """The explanation as plain values, keys in a fixed order; `action` is an int where one token was toggled."""

@@ -29,10 +29,8 @@ class State:
     segments: Int[Tensor, "games tokens"]
     probabilities: Float[Tensor, "games labels"]
     target: Int[Tensor, " games"]
-    first_probability: Float[Tensor, " games"]
-    """p(target | X), nothing masked."""
-    threshold: float
-    """ε of the goal."""
+    wanted: Float[Tensor, " games"]
+    """What p(target) is to fall to."""
 
 
 def bin_counts(
@@ -147,7 +145,7 @@ def _context(state: State) -> Tensor:
     """How the game stands and where the token is: the same for every classifier."""
     tokens = state.real.shape[1]
     now = state.probabilities.gather(1, state.target[:, None]).clamp(1e-6, 1 - 1e-6)
-    goal = (state.first_probability[:, None] - state.threshold).clamp(1e-6, 1 - 1e-6)
+    goal = state.wanted[:, None].clamp(1e-6, 1 - 1e-6)
     others = state.probabilities.scatter(1, state.target[:, None], 0).amax(1, keepdim=True)
     maskable = state.maskable.sum(1, keepdim=True).clamp(min=1)
     masked = (state.maskable & ~state.visible).sum(1, keepdim=True)

@@ -188,8 +188,7 @@ def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, legal: Tenso
         segments=encoded.segments[rows, :width],
         probabilities=prediction.probabilities,
         target=probe.target[rows],
-        first_probability=probe.probability[rows],
-        threshold=goal.threshold,
+        wanted=goal.wanted(probe, rows),
     )
 
 
@@ -213,9 +212,9 @@ def _gather(old: State, new: State | None, keep: Int[Tensor, " games"], width: i
 
     seen = (old.observation, None if new is None else new.observation)
     observation = Observation(**{f.name: join(*seen, f.name) for f in fields(Observation)})
-    names = {f.name for f in fields(State)} - {"observation", "threshold"}
+    names = {f.name for f in fields(State)} - {"observation"}
     rest: dict[str, Any] = {name: join(old, new, name) for name in names}
-    return State(observation=observation, threshold=old.threshold, **rest)
+    return State(observation=observation, **rest)
 
 
 def _fit(x: Tensor, axes: tuple[int, ...], width: int) -> Tensor:

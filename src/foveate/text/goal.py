@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.text.classifier import Prediction
 from foveate.text.probe import Probe
+
+Task = Literal["explain", "attack"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,14 @@ class Explain:
     def reached(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Bool[Tensor, " rows"]:
         return self.gain(probe, rows, prediction) >= self.threshold
 
+    def wanted(self, probe: Probe, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """What p(target | X') is to fall to."""
+        return probe.probability[rows] - self.threshold
+
     def distance(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:
         """What is still missing, in log-odds: logit p(target | X') − logit (p(target | X) − ε), at least 0."""
         now = probe.target_probability(rows, prediction).clamp(1e-4, 1 - 1e-4)
-        wanted = (probe.probability[rows] - self.threshold).clamp(1e-2, 1 - 1e-4)
+        wanted = self.wanted(probe, rows).clamp(1e-2, 1 - 1e-4)
         return (now.logit() - wanted.logit()).clamp(min=0)
 
     def reachable(self, probe: Probe, rows: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
@@ -36,4 +43,41 @@ class Explain:
         return probe.probability[rows] >= self.threshold
 
 
-Goal = Explain
+@dataclass(frozen=True)
+class Attack:
+    """Make the classifier predict another label than the target (AttExplainer, section 3.2 and equation 3)."""
+
+    threshold: None = None
+    """There is none: any change of the label will do."""
+
+    def gain(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:
+        """L_t − L_0, in nats, where L is the classifier's loss −log p(target)."""
+        now = prediction.logits.float().log_softmax(1).gather(1, probe.target[rows, None]).squeeze(1)
+        return probe.probability[rows].clamp(min=1e-12).log() - now
+
+    def reached(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Bool[Tensor, " rows"]:
+        return prediction.logits.argmax(1) != probe.target[rows]
+
+    def wanted(self, probe: Probe, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """Where the label of a classifier of two changes; a classifier of more may change earlier."""
+        return probe.probability[rows].clone().fill_(0.5)
+
+    def distance(self, probe: Probe, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:
+        """By how many nats log p(target | X') is above that of the next best label, at least 0."""
+        target = probe.target[rows, None]
+        logits = prediction.logits.float()
+        return (logits.gather(1, target) - logits.scatter(1, target, -float("inf")).amax(1, keepdim=True)).clamp(
+            min=0
+        )[:, 0]
+
+    def reachable(self, probe: Probe, rows: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
+        """Nothing rules a change of the label out beforehand."""
+        return probe.label[rows] == probe.target[rows]
+
+
+Goal = Explain | Attack
+
+
+def goal_of(task: Task, threshold: float) -> Goal:
+    """The goal of a task; `threshold` is ε, for `explain` alone."""
+    return Explain(threshold) if task == "explain" else Attack()

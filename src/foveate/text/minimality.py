@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Explain, Goal
+from foveate.text.goal import Attack, Explain, Goal
 from foveate.text.probe import Probe
 
 
@@ -29,7 +29,8 @@ def verify(probe: Probe, explanations: Sequence[Explanation], goal: Goal | None 
     visible = probe.encoded.real[rows] & ~masked[rows]
     visible[torch.arange(len(rows)), shown] = True
     prediction = probe.classifier.predict(probe.encoded, rows, visible)
-    goal = goal or Explain(explanations[0].threshold)
+    threshold = explanations[0].threshold
+    goal = goal or (Attack() if threshold is None else Explain(threshold))
     spare = torch.zeros(len(probe), dtype=torch.bool)
     spare[rows[goal.reached(probe, rows, prediction)]] = True
     return [

@@ -64,7 +64,7 @@ class Probe:
 
         What is observed is as wide as the longest of the rows.
         """
-        self._count(rows)
+        self.count(rows)
         asked = self.encoded.select(rows)
         return self.classifier.predict(asked, None, visible[:, : asked.input_ids.shape[1]], observe)
 
@@ -75,10 +75,11 @@ class Probe:
 
         Gradients flow through; a backward pass is not counted.
         """
-        self._count(rows)
+        self.count(rows)
         return Prediction(self.classifier.from_embeddings(embeddings, self.encoded.select(rows)))
 
-    def _count(self, rows: Int[Tensor, " rows"]) -> None:
+    def count(self, rows: Int[Tensor, " rows"]) -> None:
+        """One query more for each of `rows`: for whoever classifies what is no masking of the text."""
         self.queries.index_add_(0, rows, torch.ones_like(rows))
 
     def target_probability(self, rows: Int[Tensor, " rows"], prediction: Prediction) -> Float[Tensor, " rows"]:

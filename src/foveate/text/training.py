@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from foveate.text.classifier import Observation, TextClassifier
 from foveate.text.dqn import Learner, LearnerSettings
 from foveate.text.features import FEATURES, State, token_features
 from foveate.text.game import MaskingGame, Moves, Turn
-from foveate.text.goal import Explain, Goal
+from foveate.text.goal import Goal, Task, goal_of
 from foveate.text.inputs import read_texts
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
@@ -41,10 +41,10 @@ class TrainingSettings:
     """The directory that the run writes to; the trained agent is in RUN/agent."""
     validation: tuple[str, ...] = ()
     """Texts to evaluate on while training, one file a classifier; none: texts held out from the training data."""
-    task: Literal["explain"] = "explain"
+    task: Task = "explain"
     """What the agent learns."""
     threshold: tuple[float, ...] = (0.8,)
-    """ε for each classifier, or one for all."""
+    """ε of explaining for each classifier, or one for all."""
     features: tuple[str, ...] = ("relative-histograms", "layers", "hidden", "context", "labels")
     """Groups of features that the agent sees; see foveate.text.features."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
@@ -214,6 +214,7 @@ class Trainer:
             tolerance=settings.tolerance,
             classifier=Path(settings.model[0]).name if len(settings.model) == 1 else None,
             threshold=settings.threshold[0],
+            task=settings.task,
         )
         self.learner = Learner(self.agent, settings.learner)
         self.replay = Replay(
@@ -308,7 +309,7 @@ class Trainer:
             probe = corpus.validation
             probe.queries.zero_()
             explanations = play(probe, corpus.goal, self.agent, max_steps=self.settings.max_steps)
-            able = [e for e in explanations if e.probability >= corpus.goal.threshold]
+            able = [e for e in explanations if e.reachable]
             prefix = f"{number}/" if len(self.corpora) > 1 else ""
             values = {
                 "fidelity": [float(e.flipped) for e in able],
@@ -366,7 +367,9 @@ def _corpora(settings: TrainingSettings) -> list[Corpus]:
     count = len(settings.model)
     thresholds = settings.threshold if len(settings.threshold) == count else settings.threshold * count
     slots = [settings.games // count + (i < settings.games % count) for i in range(count)]
-    return [_corpus(settings, number, Explain(thresholds[number]), slots[number]) for number in range(count)]
+    return [
+        _corpus(settings, number, goal_of(settings.task, thresholds[number]), slots[number]) for number in range(count)
+    ]
 
 
 def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> Corpus:
@@ -418,7 +421,7 @@ def _stack(parts: Sequence[Tensor]) -> Tensor:
 def _corpus_tensors(corpus: Corpus) -> dict[str, Tensor]:
     game, probe = corpus.game, corpus.probe
     assert game.state is not None
-    state = {f.name: getattr(game.state, f.name) for f in fields(State) if f.name not in ("observation", "threshold")}
+    state = {f.name: getattr(game.state, f.name) for f in fields(State) if f.name != "observation"}
     seen = {f.name: getattr(game.state.observation, f.name) for f in fields(Observation)}
     return (
         {"label": probe.label, "target": probe.target, "probability": probe.probability}
@@ -434,7 +437,7 @@ def _restore_corpus(corpus: Corpus, tensors: dict[str, Tensor]) -> None:
     game.rows, game.steps, game.distance = tensors["rows"], tensors["steps"], tensors["distance"]
     seen: Any = unflatten("observation", tensors)
     state: Any = unflatten("state", tensors)
-    game.state = State(observation=Observation(**seen), threshold=corpus.goal.threshold, **state)
+    game.state = State(observation=Observation(**seen), **state)
 
 
 class _Progress:

@@ -85,8 +85,7 @@ def replay(
             segments=encoded.segments[rows],
             probabilities=prediction.probabilities,
             target=torch.full_like(rows, classifier.labels.index(e.label)),
-            first_probability=torch.full((len(rows),), e.probability),
-            threshold=e.threshold,
+            wanted=torch.full((len(rows),), e.goal),
         )
         values = agent.values(state).detach().cpu()
     return Replay(
@@ -152,7 +151,7 @@ def _plot_alone(e: Explanation) -> Figure:
     heights = [e.probability, *(s.probability for s in steps)]
     colours = [PLAIN, *(CHOSEN if s.masked == e.masked else PLAIN for s in steps)]
     left.barh(range(len(names)), heights, color=colours)
-    left.axvline(max(0.0, e.probability - e.threshold), color="black", linestyle=":")
+    left.axvline(e.goal, color="black", linestyle=":")
     left.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     _token_axis(left.yaxis, names, set(), every=1)
     _title(left, f"p({e.label}) after each step; dotted: the end")
@@ -215,7 +214,7 @@ def _probabilities(axes: Axes, e: Explanation, values: Float[Tensor, " labels"],
         order = sorted(values.argsort(descending=True)[:12].tolist())  # type: ignore[assignment]
     heights = [float(values[i]) for i in order]
     axes.barh(range(len(heights)), heights, color=[CHOSEN if labels[i] == e.label else PLAIN for i in order])
-    axes.axvline(max(0.0, e.probability - e.threshold), color="black", linestyle=":")
+    axes.axvline(e.goal, color="black", linestyle=":")
     axes.set(xlim=(0, 1), ylim=(len(heights) - 0.5, -0.5))
     _token_axis(axes.yaxis, [_cut(visible(labels[i])) for i in order], set(), every=1)
     axes.tick_params(axis="x", labelsize=8)

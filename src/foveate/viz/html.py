@@ -185,7 +185,7 @@ def _facts(e: Explanation) -> str:
     facts = [
         f"<b>{_text(e.label)}</b> {e.probability:.3f} → {e.probability - e.delta_p:.3f}"
         + (f", now <b>{_text(e.final_label)}</b>" if e.flipped else ""),
-        f"Δp {e.delta_p:.3f}{'' if e.solved else f' (wanted: {e.threshold:g})'}",
+        f"Δp {e.delta_p:.3f}{'' if e.solved or e.threshold is None else f' (wanted: {e.threshold:g})'}",
         "1 query" if e.queries == 1 else f"{e.queries} queries",
         f"{e.mask_rate:.0%} masked",
         _text(e.method),
@@ -220,8 +220,7 @@ def _row(masked: str, number: int, cells: str, best: bool) -> str:
 
 
 def _numbers(e: Explanation, probability: float, delta: float) -> str:
-    goal = max(0.0, e.probability - e.threshold)
-    bar = f'<span class="bar" style="--p:{probability:.1%};--goal:{goal:.1%}"></span>'
+    bar = f'<span class="bar" style="--p:{probability:.1%};--goal:{e.goal:.1%}"></span>'
     return f"<td>{probability:.3f}{bar}</td><td class=r>{round(delta, 3) + 0.0:.3f}</td>"
 
 
