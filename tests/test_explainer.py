@@ -8,7 +8,7 @@ from conftest import PAIRS, TEXTS
 import foveate
 from foveate.errors import RequestError
 from foveate.text.classifier import Text, TextClassifier
-from foveate.text.corpus import explain_rows, resume
+from foveate.text.corpus import ExplainRows, resume, work
 from foveate.text.explainer import Explainer, refusal
 from foveate.text.explanation import Explanation, save
 from foveate.text.inputs import BadRow, Row
@@ -129,7 +129,7 @@ def test_what_an_explainer_cannot_be(classifier: TextClassifier, options: dict, 
 
 def test_one_text_that_fails_harms_no_other(explainer: Explainer) -> None:
     rows = [Row(1, TEXTS[0]), BadRow(2, "it is not JSON"), Row(3, " "), Row(4, PAIRS[0]), Row(5, TEXTS[1])]
-    [results] = explain_rows(explainer, rows)
+    [results] = work(ExplainRows(explainer), rows)
     assert [number for number, _ in results] == [1, 2, 3, 4, 5]
     assert [isinstance(result, Explanation) for _, result in results] == [True, False, False, True, True]
     assert str(results[1][1]) == "it is not JSON"
@@ -140,7 +140,7 @@ def test_resuming_takes_what_is_done_and_explains_the_rest(explainer: Explainer,
     done = explainer([TEXTS[0], TEXTS[2]])
     save(done, path)
     rows = [Row(i, text) for i, text in enumerate(TEXTS, 1)]
-    kept, remaining = resume(path, explainer, iter(rows))
+    kept, remaining = resume(path, ExplainRows(explainer), iter(rows))
     assert list(kept) == done
     assert [row.number for row in remaining] == [2, 4, 5]
 
@@ -161,7 +161,7 @@ def test_resuming_with_other_settings_is_refused(
     explainer = Explainer(explainer.classifier, method="attention", threshold=0.05)
     save(explainer(list(TEXTS), target="good"), path)
     other = Explainer(explainer.classifier, **{"method": "attention", "threshold": 0.05, **options})
-    done, _ = resume(path, other, iter([Row(i, text) for i, text in enumerate(TEXTS, 1)]), **asked)
+    done, _ = resume(path, ExplainRows(other, **asked), iter([Row(i, text) for i, text in enumerate(TEXTS, 1)]))
     with pytest.raises(RequestError, match=says):
         list(done)
 
@@ -169,7 +169,7 @@ def test_resuming_with_other_settings_is_refused(
 def test_resuming_with_other_texts_is_refused(explainer: Explainer, tmp_path) -> None:
     path = tmp_path / "done.jsonl"
     save(explainer([TEXTS[0], TEXTS[1]]), path)
-    done, _ = resume(path, explainer, iter([Row(1, TEXTS[0]), Row(2, TEXTS[2])]))
+    done, _ = resume(path, ExplainRows(explainer), iter([Row(1, TEXTS[0]), Row(2, TEXTS[2])]))
     with pytest.raises(RequestError, match="other texts"):
         list(done)
 

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foveate.errors import RequestError
     from foveate.text.agent import Agent
+    from foveate.text.attack_result import AttackResult, Edit
+    from foveate.text.attacker import Attacker
     from foveate.text.classifier import TextClassifier
     from foveate.text.explainer import Explainer
     from foveate.text.explanation import Explanation, Step, Token, load, read, save
 
 _HOMES = {
     "Agent": "foveate.text.agent",
+    "AttackResult": "foveate.text.attack_result",
+    "Attacker": "foveate.text.attacker",
+    "Edit": "foveate.text.attack_result",
     "Explainer": "foveate.text.explainer",
     "Explanation": "foveate.text.explanation",
     "RequestError": "foveate.errors",
@@ -27,6 +32,9 @@ _HOMES = {
 
 __all__ = [
     "Agent",
+    "AttackResult",
+    "Attacker",
+    "Edit",
     "Explainer",
     "Explanation",
     "RequestError",

@@ -26,6 +26,7 @@ USAGE = """usage: foveate COMMAND ...
 What did a network look at when it decided, and does that claim survive a test?
 
   explain             find the tokens that carry a classifier's decision
+  attack              change a classifier's decision by masking or rewriting few tokens
   text train          train an agent
   text benchmark      set methods side by side on a data set
   import attexplainer turn a value network that AttExplainer's authors published into an agent
@@ -147,6 +148,15 @@ def _explain(program: str, words: list[str]) -> int:
     return FAILED if outcome.explained else REFUSED
 
 
+def _attack(program: str, words: list[str]) -> int:
+    from foveate.text.attack import Settings, attack
+
+    outcome = attack(_parse(Settings, program, words))
+    if not outcome.failed:
+        return DONE
+    return FAILED if outcome.explained else REFUSED
+
+
 def _train(program: str, words: list[str]) -> int:
     # A preset changes the defaults that the other flags start from, so it is read before them.
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -197,6 +207,7 @@ def _doctor(program: str, words: list[str]) -> int:
 
 COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
     ("explain",): _explain,
+    ("attack",): _attack,
     ("text", "train"): _train,
     ("text", "benchmark"): _benchmark,
     ("import", "attexplainer"): _import,

@@ -48,7 +48,8 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         task: Task = "explain",
     ) -> None:
         """`features` are groups of `foveate.text.features.FEATURES`, `inputs` their width together; `classifier` names
-        the one that the agent was trained on, null for an agent of any; `threshold` is the ε it learned to reach, `task` what it learned."""
+        the one that the agent was trained on, null for an agent of any; `threshold` is the ε it learned to reach,
+        `task` what it learned."""
         super().__init__()
         if unknown := set(features) - FEATURES.keys():
             raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")

@@ -187,6 +187,12 @@ class TextClassifier:
         loaded.config._name_or_path = name
         return cls(loaded.requires_grad_(False), tokenizer, **options)
 
+    @property
+    def shown_mask(self) -> str:
+        """What stands for a masked token in a text that a person reads; nothing where it is deleted."""
+        index = self._replacements[self.replacement]
+        return "" if index is None else self.tokenizer.convert_ids_to_tokens(index)
+
     def _possible_replacements(self) -> dict[Replacement, int | None]:
         """What can stand for a masked token, and its id."""
         size = self._network.embeddings.weight.shape[0]

@@ -2,200 +2,48 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from foveate.errors import RequestError
+from foveate.text import streaming
+from foveate.text.streaming import Outcome, stream
 
 if TYPE_CHECKING:
-    from foveate.text.corpus import Item
-    from foveate.text.explanation import Explanation
+    from foveate.text.corpus import Worker
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(streaming.Settings):
     """Find the tokens that carry a classifier's decision: with them masked, it falls.
 
     A text that begins with a dash goes after `--`. Rows that cannot be read or explained are named on stderr, the
     others are explained, and the exit status is 1; where none could be, it is 2.
     """
 
-    texts: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[TEXT ...]")] = ()
-    """The texts to explain."""
-    pair: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """The second text, for a classifier of pairs."""
-    input: Annotated[str | None, tyro.conf.arg(metavar="FILE|-|ID")] = None
-    """Texts from a .jsonl, .csv or .tsv file (also .gz), from standard input, or a data set of the hub
-    (ID, ID:SPLIT or ID:CONFIG:SPLIT)."""
-    text_columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """The column of the text, or the two of a pair; found by their usual names if not given."""
-    model: Annotated[str | None, tyro.conf.arg(metavar="ID|DIR")] = None
-    """The classifier; if not given, the small emotion classifier that comes with foveate."""
-    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "agent"
-    """How the tokens are found; an unknown name lists all."""
-    agent: Annotated[str | None, tyro.conf.arg(metavar="NAME|DIR")] = None
-    """The agent; if not given, the classifier's own, or else the general one."""
     target: Annotated[str | None, tyro.conf.arg(metavar="LABEL")] = None
     """The label to explain, by name or number; if not given, the predicted one."""
     threshold: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
     """The drop in probability that counts as explained; if not given, what the agent learned to reach, mostly 0.8."""
-    max_steps: Annotated[int, tyro.conf.arg(metavar="N")] = 100
-    """Steps after which the search for a text's tokens ends."""
-    replacement: Annotated[
-        Literal["mask", "pad", "unk", "delete"] | None, tyro.conf.arg(metavar="mask|pad|unk|delete")
-    ] = None
-    """What a masked token is replaced by; if not given, the classifier's mask token, or nothing if it has none."""
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 32
-    """Rows that go through the classifier at once."""
-    verify: bool = False
-    """Check that every token found is needed."""
-    json: bool = False
-    """Print one JSON object a text on standard output, and nothing else."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write to a .jsonl, .parquet or .html file."""
-    resume: bool = False
-    """Go on where an interrupted run stopped that wrote to the same --output."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How many texts were explained, and how many could not be."""
-
-    explained: int
-    failed: int
 
 
 def explain(settings: Settings) -> Outcome:
-    """Explain the texts that are asked for, and print or write the explanations as they are found.
+    """Explain the texts that are asked for; as `stream` has it."""
 
-    Each failure is a line on stderr. Raises RequestError where the request is wrong as a whole, and KeyboardInterrupt,
-    with a line that says how to go on, when interrupted: what was finished by then is in the output.
-    """
-    check(settings)
-    rows = read(settings)
-    first = next(rows)  # What cannot be read is said before torch and the classifier are loaded, which takes seconds.
+    def worker() -> Worker:
+        from foveate.text.corpus import ExplainRows
+        from foveate.text.explainer import Explainer
 
-    from tqdm import tqdm
+        explainer = Explainer.from_pretrained(
+            settings.model,
+            method=settings.method,
+            agent=settings.agent,
+            threshold=settings.threshold,
+            max_steps=settings.max_steps,
+            replacement=settings.replacement,
+            batch_size=settings.batch_size,
+        )
+        return ExplainRows(explainer, settings.target, settings.verify)
 
-    from foveate.text.corpus import explain_rows, resume
-    from foveate.text.explainer import Explainer
-    from foveate.text.explanation import open_writer
-
-    explainer = Explainer.from_pretrained(
-        settings.model,
-        method=settings.method,
-        agent=settings.agent,
-        threshold=settings.threshold,
-        max_steps=settings.max_steps,
-        replacement=settings.replacement,
-        batch_size=settings.batch_size,
-    )
-    explainer.label_index(settings.target)
-    rows = chain([first], rows)
-    done: Iterator[Explanation] = iter(())
-    if settings.resume and settings.output and settings.output.exists():
-        done, rows = resume(settings.output, explainer, rows, target=settings.target, verify=settings.verify)
-
-    show = printer(settings)
-    explained = failed = 0
-
-    def say(number: int, what: object) -> None:
-        tqdm.write(f"foveate: {place(settings, number)}{what}", file=sys.stderr)
-
-    with ExitStack() as stack:
-        writer = stack.enter_context(open_writer(settings.output)) if settings.output else None
-        # A bar among explanations on the same screen would only tear them apart.
-        hidden = True if sys.stdout.isatty() and (settings.json or not writer) else None
-        bar = stack.enter_context(tqdm(unit=" texts", disable=hidden, file=sys.stderr))
-        if writer:
-            try:
-                for explanation in done:
-                    writer.write([explanation])
-                    explained += 1
-                    bar.update()
-            except BaseException:
-                writer.abandon()  # The file that is resumed holds more than its copy as yet.
-                raise
-        try:
-            for results in explain_rows(explainer, rows, target=settings.target, verify=settings.verify):
-                for number, result in results:
-                    if isinstance(result, RequestError):
-                        failed += 1
-                        say(number, result)
-                        continue
-                    if result.truncated:
-                        say(number, "the text is longer than the classifier reads; its end was not looked at")
-                    if writer:
-                        writer.write([result])
-                    explained += 1
-                    show(result)
-                sys.stdout.flush()
-                bar.update(len(results))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(interrupted(settings, explained)) from None
-    if settings.output:
-        print(f"foveate: {explained} explained, {failed} failed; written to {settings.output}", file=sys.stderr)
-    return Outcome(explained, failed)
-
-
-def check(settings: Settings) -> None:
-    """Raises RequestError where settings contradict each other."""
-    if settings.texts and settings.input:
-        raise RequestError("texts come either from the command line or from --input; leave one of them out")
-    if not settings.texts and not settings.input:
-        raise RequestError('there is nothing to explain; give a text, foveate explain "so it goes", or --input FILE')
-    if settings.pair is not None and len(settings.texts) != 1:
-        raise RequestError("--pair goes with one text; for many pairs, use --input with a column for each half")
-    if settings.resume and not settings.output:
-        raise RequestError("--resume goes on with an output; name it with --output")
-    ending = settings.output.suffix.lower() if settings.output else ".jsonl"
-    if ending not in (".jsonl", ".parquet", ".html", ".htm"):
-        raise RequestError(f"cannot write {settings.output}: its name must end in .jsonl, .parquet or .html")
-    if settings.resume and ending not in (".jsonl", ".parquet"):
-        raise RequestError("--resume reads what was written before; that takes a .jsonl or .parquet file")
-
-
-def read(settings: Settings) -> Iterator[Item]:
-    """The texts of the command line or of the input."""
-    from foveate.text.inputs import Columns, Row, read_rows
-
-    if settings.input:
-        return read_rows(settings.input, Columns(settings.text_columns))
-    if settings.pair is not None:
-        return iter([Row(1, (settings.texts[0], settings.pair))])
-    return (Row(number, text) for number, text in enumerate(settings.texts, 1))
-
-
-def printer(settings: Settings) -> Callable[[Explanation], None]:
-    """What shows an explanation on standard output."""
-    if settings.json:
-        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # as JSON is, whatever the locale
-        return lambda explanation: print(explanation.to_json())
-    if settings.output:
-        return lambda explanation: None
-    from rich.console import Console
-
-    return Console(soft_wrap=not sys.stdout.isatty()).print
-
-
-def place(settings: Settings, number: int) -> str:
-    """Where a text stands, unless it is the only one."""
-    if settings.input:
-        return f"{'standard input' if settings.input == '-' else settings.input}, line {number}: "
-    return f"text {number}: " if len(settings.texts) > 1 else ""
-
-
-def interrupted(settings: Settings, explained: int) -> str:
-    """What there is after Ctrl-C, and how to go on."""
-    if not settings.output or not explained:
-        return "interrupted"
-    if settings.output.suffix.lower().startswith(".htm"):
-        return f"interrupted; {explained} explanations are in {settings.output}"
-    return f"interrupted; {explained} explanations are in {settings.output}, add --resume to go on from there"
+    return stream(settings, worker)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
@@ -16,7 +16,7 @@ from foveate.errors import RequestError
 from foveate.text.agent import Agent, embedded_agents
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Explain
+from foveate.text.goal import Explain, Goal, Task
 from foveate.text.inputs import unreadable
 from foveate.text.methods import METHODS, run
 from foveate.text.minimality import verify as verify_minimality
@@ -28,6 +28,8 @@ WIDE, NARROW = 256, 32
 
 class Explainer:
     """A classifier, and the method that explains its predictions."""
+
+    task: Task = "explain"
 
     def __init__(
         self,
@@ -55,9 +57,12 @@ class Explainer:
         self.classifier = classifier
         self.method = method
         self.max_steps = max_steps
-        self.agent = _agent(agent, classifier) if method == "agent" else None
-        self.goal = Explain(threshold or (self.agent or _agent(None, classifier)).threshold)
+        self.agent = find_agent(agent, classifier, self.task) if method == "agent" else None
+        self.goal = self._goal(threshold)
         self.at_once = WIDE if method.startswith(("agent", "attention", "random")) else NARROW
+
+    def _goal(self, threshold: float | None) -> Goal:
+        return Explain(threshold or (self.agent or find_agent(None, self.classifier)).threshold)
 
     @classmethod
     def from_pretrained(
@@ -98,8 +103,7 @@ class Explainer:
         checks that every masked token is needed. Raises RequestError where a text is empty or has no token that can
         be masked, or the label is unknown.
         """
-        # A list of two is two texts, a tuple of two a pair.
-        if isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2 and isinstance(texts[0], str)):
+        if single(texts):
             [result] = self.attempt([cast(Text, texts)], target=target, verify=verify)
             if isinstance(result, RequestError):
                 raise result
@@ -124,12 +128,23 @@ class Explainer:
     ) -> list[Explanation | RequestError]:
         """Explain texts all at once; one that cannot be explained has its error in its place, and harms no other."""
         label = self.label_index(target)
-        results: list[Explanation | RequestError | None] = [refusal(text) for text in texts]
+        return self._attempt(texts, lambda encoded, _: self._explain(encoded, label, verify))
+
+    def _attempt(
+        self,
+        texts: Sequence[Text],
+        work: Callable[[Encoded, Sequence[int]], Sequence[Explanation]],
+        errors: Mapping[int, RequestError] | None = None,
+    ) -> list[Explanation | RequestError]:
+        """What `work` makes of the texts that can be worked on, given with their places; errors in the others'."""
+        results: list[Explanation | RequestError | None] = [
+            (errors or {}).get(i) or refusal(text) for i, text in enumerate(texts)
+        ]
         places = [i for i, result in enumerate(results) if result is None]
         encoded = self.classifier.encode([texts[i] for i in places])
         playable = encoded.maskable.any(1)
         rows = playable.nonzero().squeeze(1)
-        found = iter(self._explain(encoded.select(rows), label, verify) if len(rows) else [])
+        found = iter(work(encoded.select(rows), [places[row] for row in rows.tolist()]) if len(rows) else [])
         for i, words in zip(places, playable.tolist(), strict=True):
             results[i] = next(found) if words else RequestError("the text has no token that can be masked; give words")
         return cast(list[Explanation | RequestError], results)
@@ -162,12 +177,20 @@ class Explainer:
         )
 
 
-def _agent(agent: Agent | str | Path | None, classifier: TextClassifier) -> Agent:
+def find_agent(agent: Agent | str | Path | None, classifier: TextClassifier, task: Task = "explain") -> Agent:
+    """The agent of that name or place; where none is named, the classifier's own for the task, or the general one."""
     if isinstance(agent, Agent):
         return agent
     if agent is None:
-        agent = classifier.name if classifier.name in embedded_agents() else "general"
+        suffix = "" if task == "explain" else f"-{task}"
+        own = classifier.name + suffix
+        agent = own if own in embedded_agents() else "general" + suffix
     return Agent.load(agent)
+
+
+def single(texts: Any) -> bool:
+    """Whether it is one text: a string, or a tuple of two, where a list of two is two texts."""
+    return isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2 and isinstance(texts[0], str))
 
 
 def refusal(text: Any) -> RequestError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
@@ -103,7 +103,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """The explanation as plain values, keys in a fixed order; `action` is an int where one token was toggled."""
-        values = {name: getattr(self, name) for name in _FIELDS}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "explainer"}
         values["tokens"] = [asdict(t) for t in self.tokens]
         values["masked"] = list(self.masked)
         values["scores"] = list(self.scores)
@@ -125,55 +125,65 @@ class Explanation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Explanation:
-        """The inverse of `to_dict`; raises RequestError where `values` is not an explanation."""
+        """The inverse of `to_dict`, of any kind of explanation; raises RequestError where `values` is none."""
+        kind: type[Explanation] = Explanation
+        if "adversarial" in values:
+            from foveate.text.attack_result import AttackResult
+
+            kind = AttackResult
         try:
-            tokens = tuple(
-                Token(
-                    text=_get(t, "text", str),
-                    start=_get(t, "start", int),
-                    end=_get(t, "end", int),
-                    segment=_get(t, "segment", int),
-                    special=_get(t, "special", bool),
-                )
-                for t in _get(values, "tokens", list)
-            )
-            path = tuple(
-                Step(
-                    action=_ints({"action": [a]} if type(a := _key(s, "action")) is int else s, "action", len(tokens)),
-                    masked=_ints(s, "masked", len(tokens)),
-                    probability=_get(s, "probability", float),
-                    delta_p=_get(s, "delta_p", float),
-                    label=_get(s, "label", str),
-                )
-                for s in _get(values, "path", list)
-            )
-            scores = tuple(_get({"scores": s}, "scores", float) for s in _get(values, "scores", list))
-            if len(scores) != len(tokens):
-                raise ValueError(f"it has {len(tokens)} tokens but {len(scores)} scores")
-            return cls(
-                text=_get(values, "text", str),
-                pair=None if values.get("pair") is None else _get(values, "pair", str),
-                label=_get(values, "label", str),
-                probability=_get(values, "probability", float),
-                tokens=tokens,
-                masked=_ints(values, "masked", len(tokens)),
-                scores=scores,
-                delta_p=_get(values, "delta_p", float),
-                solved=_get(values, "solved", bool),
-                flipped=_get(values, "flipped", bool),
-                final_label=_get(values, "final_label", str),
-                queries=_get(values, "queries", int),
-                mask_rate=_get(values, "mask_rate", float),
-                minimal=None if values.get("minimal") is None else _get(values, "minimal", bool),
-                path=path,
-                method=_get(values, "method", str),
-                model=_get(values, "model", str),
-                threshold=_get(values, "threshold", float),
-                truncated=_get(values, "truncated", bool),
-                verification_queries=_get({"verification_queries": 0, **values}, "verification_queries", int),
-            )
+            return kind(**kind.parse(values))
         except (ValueError, OverflowError) as error:
             raise RequestError(f"not an explanation: {error}") from error
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that the plain values stand for; raises ValueError where one is missing or of another kind."""
+        tokens = tuple(
+            Token(
+                text=get(t, "text", str),
+                start=get(t, "start", int),
+                end=get(t, "end", int),
+                segment=get(t, "segment", int),
+                special=get(t, "special", bool),
+            )
+            for t in get(values, "tokens", list)
+        )
+        path = tuple(
+            Step(
+                action=_ints({"action": [a]} if type(a := _key(s, "action")) is int else s, "action", len(tokens)),
+                masked=_ints(s, "masked", len(tokens)),
+                probability=get(s, "probability", float),
+                delta_p=get(s, "delta_p", float),
+                label=get(s, "label", str),
+            )
+            for s in get(values, "path", list)
+        )
+        scores = tuple(get({"scores": s}, "scores", float) for s in get(values, "scores", list))
+        if len(scores) != len(tokens):
+            raise ValueError(f"it has {len(tokens)} tokens but {len(scores)} scores")
+        return {
+            "text": get(values, "text", str),
+            "pair": None if values.get("pair") is None else get(values, "pair", str),
+            "label": get(values, "label", str),
+            "probability": get(values, "probability", float),
+            "tokens": tokens,
+            "masked": _ints(values, "masked", len(tokens)),
+            "scores": scores,
+            "delta_p": get(values, "delta_p", float),
+            "solved": get(values, "solved", bool),
+            "flipped": get(values, "flipped", bool),
+            "final_label": get(values, "final_label", str),
+            "queries": get(values, "queries", int),
+            "mask_rate": get(values, "mask_rate", float),
+            "minimal": None if values.get("minimal") is None else get(values, "minimal", bool),
+            "path": path,
+            "method": get(values, "method", str),
+            "model": get(values, "model", str),
+            "threshold": None if _key(values, "threshold") is None else get(values, "threshold", float),
+            "truncated": get(values, "truncated", bool),
+            "verification_queries": get({"verification_queries": 0, **values}, "verification_queries", int),
+        }
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Explanation:
@@ -185,6 +195,27 @@ class Explanation:
         if not isinstance(values, dict):
             raise RequestError("not an explanation: it is no JSON object")
         return cls.from_dict(values)
+
+    @classmethod
+    def columns(cls) -> dict[str, Any]:
+        """The JSON's keys and their kinds, as Parquet has them."""
+        import pyarrow as pa
+
+        def struct(**fields: Any) -> Any:
+            return pa.struct([pa.field(name, kind, nullable=False) for name, kind in fields.items()])
+
+        def each(kind: Any) -> Any:
+            return pa.list_(pa.field("element", kind, nullable=False))
+
+        string, real, index, flag = pa.string(), pa.float64(), pa.int32(), pa.bool_()
+        token = struct(text=string, start=index, end=index, segment=index, special=flag)
+        step = struct(action=each(index), masked=each(index), probability=real, delta_p=real, label=string)
+        kinds = {"tokens": each(token), "masked": each(index), "scores": each(real), "path": each(step)}
+        kinds |= dict.fromkeys(("text", "pair", "label", "final_label", "method", "model"), string)
+        kinds |= dict.fromkeys(("probability", "delta_p", "mask_rate", "threshold"), real)
+        kinds |= dict.fromkeys(("solved", "flipped", "minimal", "truncated"), flag)
+        kinds |= dict.fromkeys(("queries", "verification_queries"), pa.int64())
+        return kinds
 
     def to_html(self) -> str:
         """A page that shows the explanation step by step and needs nothing else."""
@@ -223,7 +254,8 @@ class Explanation:
         return {**self.__dict__, "explainer": None}
 
 
-_FIELDS = tuple(name for name in Explanation.__dataclass_fields__ if name != "explainer")
+NULLABLE = ("pair", "minimal", "threshold", "truth", "correct", "adversarial_pair")
+"""What may be null in a file."""
 
 
 class Writer:
@@ -304,13 +336,13 @@ class ParquetWriter(Writer):
     GROUP = 1000
 
     def _open(self) -> None:
-        from pyarrow import parquet
-
-        self._schema = _schema()
         self._rows: list[dict[str, Any]] = []
-        self._file = parquet.ParquetWriter(self._part, self._schema, compression="zstd")
+        self._kind: type[Explanation] = Explanation
+        self._sink = self._part.open("wb")
+        self._file: Any = None
 
     def _write(self, explanation: Explanation) -> None:
+        self._kind = type(explanation)
         row = explanation.to_dict()
         for step, kept in zip(row["path"], explanation.path, strict=True):
             step["action"] = list(kept.action)
@@ -319,15 +351,18 @@ class ParquetWriter(Writer):
             self._flush()
 
     def _flush(self) -> None:
-        from pyarrow import Table
+        from pyarrow import Table, parquet
 
-        if self._rows:
-            self._file.write_table(Table.from_pylist(self._rows, schema=self._schema))
-            self._rows = []
+        if self._file is None:
+            # Only now is it known of what kind the explanations are.
+            self._file = parquet.ParquetWriter(self._sink, _schema(self._kind), compression="zstd")
+        self._file.write_table(Table.from_pylist(self._rows, schema=self._file.schema))
+        self._rows = []
 
     def _close(self) -> None:
-        self._flush()
-        self._file.close()
+        with self._sink:
+            self._flush()
+            self._file.close()
 
 
 def open_writer(path: str | Path) -> Writer:
@@ -395,25 +430,12 @@ def _read_parquet(path: Path) -> Iterator[Explanation]:
         raise RequestError(f"{path} is no Parquet file, or it is broken after row {done}") from error
 
 
-def _schema() -> Any:
-    """The JSON's keys as columns; only `pair` and `minimal` may be null."""
+def _schema(kind: type[Explanation]) -> Any:
     import pyarrow as pa
 
-    def struct(**fields: Any) -> Any:
-        return pa.struct([pa.field(name, kind, nullable=False) for name, kind in fields.items()])
-
-    def each(kind: Any) -> Any:
-        return pa.list_(pa.field("element", kind, nullable=False))
-
-    string, real, index, flag = pa.string(), pa.float64(), pa.int32(), pa.bool_()
-    token = struct(text=string, start=index, end=index, segment=index, special=flag)
-    step = struct(action=each(index), masked=each(index), probability=real, delta_p=real, label=string)
-    kinds = {"tokens": each(token), "masked": each(index), "scores": each(real), "path": each(step)}
-    kinds |= dict.fromkeys(("text", "pair", "label", "final_label", "method", "model"), string)
-    kinds |= dict.fromkeys(("probability", "delta_p", "mask_rate", "threshold"), real)
-    kinds |= dict.fromkeys(("solved", "flipped", "minimal", "truncated"), flag)
-    kinds |= dict.fromkeys(("queries", "verification_queries"), pa.int64())
-    return pa.schema([pa.field(name, kinds[name], nullable=name in ("pair", "minimal")) for name in _FIELDS])
+    columns = kind.columns()
+    names = [f.name for f in fields(kind) if f.name != "explainer"]
+    return pa.schema([pa.field(name, columns[name], nullable=name in NULLABLE) for name in names])
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -426,7 +448,8 @@ def _key(values: Any, key: str) -> Any:
     return values[key]
 
 
-def _get(values: Any, key: str, kind: type[T]) -> T:
+def get(values: Any, key: str, kind: type[T]) -> T:
+    """`values[key]`; raises ValueError where it is missing or of another kind."""
     value = _key(values, key)
     if kind is float and type(value) is int:
         value = float(value)
@@ -436,7 +459,7 @@ def _get(values: Any, key: str, kind: type[T]) -> T:
 
 
 def _ints(values: Any, key: str, below: int | None = None) -> tuple[int, ...]:
-    found: Sequence[Any] = _get(values, key, list)
+    found: Sequence[Any] = get(values, key, list)
     for value in found:
         if type(value) is not int or (below is not None and not 0 <= value < below):
             raise ValueError(f"'{key}' holds {value!r}, which is no token's number")

@@ -44,6 +44,14 @@ class Probe:
     def __len__(self) -> int:
         return len(self.encoded)
 
+    def select(self, rows: Int[Tensor, " rows"]) -> Probe:
+        """The texts of `rows`, as far as they are known here, with a count of queries of their own."""
+        part = Probe(self.classifier, self.encoded.select(rows), opened=False)
+        part._asked = None if self._asked is None else self._asked[rows]
+        part.label, part.target, part.probability = self.label[rows], self.target[rows], self.probability[rows]
+        part.queries = self.queries[rows]
+        return part
+
     @property
     def maskable(self) -> Bool[Tensor, "texts tokens"]:
         return self.encoded.maskable
