@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from foveate.errors import RequestError
 from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_optimiser, unflatten
 from foveate.text.agent import Agent
+from foveate.text.blind import Sight, blind
 from foveate.text.classifier import Observation, TextClassifier
 from foveate.text.dqn import Learner, LearnerSettings
 from foveate.text.features import FEATURES, State, token_features
@@ -47,6 +48,8 @@ class TrainingSettings:
     """ε of explaining for each classifier, or one for all."""
     features: tuple[str, ...] = ("relative-histograms", "layers", "hidden", "context", "labels")
     """Groups of features that the agent sees; see foveate.text.features."""
+    attention: Sight = "real"
+    """The attention that it sees: the classifier's own or, to learn what that is worth, another; foveate.text.blind."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     """The value network."""
     learner: LearnerSettings = field(default_factory=LearnerSettings)
@@ -154,8 +157,8 @@ class ShuffledRows(Iterator[int]):
         return self._order[place]
 
 
-def train(settings: TrainingSettings) -> Path:
-    """Train an agent; returns its directory.
+def train(settings: TrainingSettings, also: Callable[[Trainer], Mapping[str, float]] = lambda trainer: {}) -> Path:
+    """Train an agent; returns its directory. `also` gives more to be logged at every evaluation.
 
     Raises RequestError for settings that do not fit together, unreadable data, or a loss that is not a number (the
     last checkpoint stays as it was).
@@ -172,7 +175,7 @@ def train(settings: TrainingSettings) -> Path:
         trainer.restore(checkpoint)
     try:
         for metrics in trainer.play(run):
-            run.log(trainer.step, metrics)
+            run.log(trainer.step, {**metrics, **also(trainer)})
     finally:
         run.close()
     directory = Path(settings.run) / "agent"
@@ -303,22 +306,12 @@ class Trainer:
         return loss
 
     def _evaluate(self) -> dict[str, float]:
-        """The paper's measures on the validation texts that can be explained, one set a classifier."""
+        """What `evaluate` says of each classifier's validation texts."""
         metrics: dict[str, float] = {}
         for number, corpus in enumerate(self.corpora):
-            probe = corpus.validation
-            probe.queries.zero_()
-            explanations = play(probe, corpus.goal, self.agent, max_steps=self.settings.max_steps)
-            able = [e for e in explanations if e.reachable]
             prefix = f"{number}/" if len(self.corpora) > 1 else ""
-            values = {
-                "fidelity": [float(e.flipped) for e in able],
-                "solved": [float(e.solved) for e in able],
-                "queries": [float(e.queries) for e in able],
-                "mask_rate": [e.mask_rate for e in able],
-                "delta_p": [e.delta_p for e in able],
-            }
-            metrics |= {prefix + name: sum(value) / max(len(value), 1) for name, value in values.items()}
+            values = evaluate(corpus.validation, corpus.goal, self.agent, self.settings.max_steps)
+            metrics |= {prefix + name: value for name, value in values.items()}
         return metrics
 
     def _example_features(self) -> int:
@@ -363,6 +356,20 @@ class Trainer:
             corpus.order.drawn = numbers["drawn"][number]
 
 
+def evaluate(probe: Probe, goal: Goal, agent: Agent, max_steps: int) -> dict[str, float]:
+    """The paper's measures, on the texts that can be explained (or attacked)."""
+    probe.queries.zero_()
+    able = [e for e in play(probe, goal, agent, max_steps=max_steps) if e.reachable]
+    values = {
+        "fidelity": [float(e.flipped) for e in able],
+        "solved": [float(e.solved) for e in able],
+        "queries": [float(e.queries) for e in able],
+        "mask_rate": [e.mask_rate for e in able],
+        "delta_p": [e.delta_p for e in able],
+    }
+    return {name: sum(value) / max(len(value), 1) for name, value in values.items()}
+
+
 def _corpora(settings: TrainingSettings) -> list[Corpus]:
     count = len(settings.model)
     thresholds = settings.threshold if len(settings.threshold) == count else settings.threshold * count
@@ -373,7 +380,7 @@ def _corpora(settings: TrainingSettings) -> list[Corpus]:
 
 
 def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> Corpus:
-    classifier = TextClassifier.from_pretrained(settings.model[number])
+    classifier = blind(TextClassifier.from_pretrained(settings.model[number]), settings.attention, settings.seed)
     texts = read_texts(settings.data[number])
     shuffle = torch.Generator().manual_seed(settings.seed)
     texts = [texts[i] for i in torch.randperm(len(texts), generator=shuffle).tolist()]
