@@ -43,6 +43,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         layers: int = 2,
         moves: Moves = "take-back",
         tolerance: float = 0.5,
+        rounds: int = 1,
         classifier: str | None = None,
         threshold: float = 0.8,
         task: Task = "explain",
@@ -57,6 +58,7 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         self.inputs = inputs
         self.moves: Moves = moves
         self.tolerance = tolerance
+        self.rounds = rounds
         self.classifier = classifier
         self.threshold = threshold
         self.task: Task = task

@@ -1,4 +1,4 @@
-"""Benchmark: methods run over a data set, kept on disk as they go, and set side by side (AttExplainer, Table 2)."""
+"""Benchmark: methods run over a data set, kept on disk as they go, and set side by side (AttExplainer, Tables 2, 3)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from tqdm import tqdm
 from foveate.errors import RequestError
 from foveate.run import write_atomically
 from foveate.text.agent import Agent
+from foveate.text.attack_result import masked_result
 from foveate.text.bootstrap import Interval
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
-from foveate.text.explainer import Explainer
+from foveate.text.explainer import find_agent, label_indices
 from foveate.text.explanation import Explanation, read
-from foveate.text.goal import Explain
-from foveate.text.inputs import Columns, read_texts
+from foveate.text.goal import Task, goal_of
+from foveate.text.inputs import Columns, read_labelled
 from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, run
 from foveate.text.metrics import faithfulness, scores_of
 from foveate.text.probe import Probe
@@ -52,12 +53,17 @@ class Settings:
     a positive score, NAME@200 takes the first 200 texts, agent=DIR plays another agent."""
     model: str = "emotion"
     """The classifier: a hub id, a directory, or the one in the package."""
+    task: Task = "explain"
+    """What the methods do with each text. Texts that the classifier gets wrong are explained as others, but not
+    attacked: they are counted apart."""
     limit: int | None = None
     """How many texts; all of them if not given."""
     threshold: float = 0.8
-    """ε: the drop in probability that counts as explained."""
+    """ε: the drop in probability that counts as explained; of no account for attacks."""
     text_columns: tuple[str, ...] = ()
     """The column of the text, or the two of a pair; found by their usual names if not given."""
+    label_column: str | None = None
+    """The column of the true label, which attacks need; found by its usual names if not given."""
     faithfulness: int = 500
     """Comprehensiveness and sufficiency are taken of so many first texts; 0 leaves them out."""
     seed: int = 0
@@ -169,6 +175,8 @@ class Job:
     classifier: TextClassifier
     texts: Sequence[Text]
     store: Store
+    wrong: int = 0
+    """Texts that were left out, since the classifier gets them wrong and they are to be attacked."""
 
     def count(self, entry: Entry) -> int:
         return min(len(self.texts), entry.limit or len(self.texts))
@@ -176,25 +184,27 @@ class Job:
     def agent(self, entry: Entry) -> Agent | None:
         """The agent that an entry plays with; raises RequestError where there is none."""
         method, _, place = entry.name.partition("=")
-        return Explainer(self.classifier, agent=place or None).agent if method == "agent" else None
+        return find_agent(place or None, self.classifier, self.settings.task) if method == "agent" else None
 
 
 def benchmark(settings: Settings) -> Table:
-    """Explain the data's first texts with each method, and write the tables.
+    """Explain or attack the data's first texts with each method, and write the tables.
 
     Into the directory `output`: explanations-METHOD.jsonl and progress.jsonl while it runs, table.md and results.json
     after each method, pareto.png and .svg at the end. A method that cannot run is a row that says so.
     Raises RequestError where the request is wrong as a whole.
     """
     entries = parse_methods(settings.methods)
-    texts = read_texts(settings.data, Columns(settings.text_columns), settings.limit)
+    columns = Columns(settings.text_columns, settings.label_column)
+    labelled = read_labelled(settings.data, columns, settings.limit, needed=settings.task == "attack")
     if not 0 < settings.threshold <= 1:
         raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {settings.threshold:g}")
     classifier = TextClassifier.from_pretrained(settings.model)
     # Nothing is written before all that can be wrong with the request as a whole is known.
+    texts = right_ones(classifier, labelled) if settings.task == "attack" else [text for text, _ in labelled]
     store = Store(settings.output)
     store.open(settings)
-    job = Job(settings, classifier, texts, store)
+    job = Job(settings, classifier, texts, store, len(labelled) - len(texts))
     samples: dict[str, Sample] = {}
     with tqdm(total=sum(map(job.count, entries)), unit="text", disable=None) as progress:
         for family in families(entries):
@@ -202,10 +212,21 @@ def benchmark(settings: Settings) -> Table:
             samples |= run_family(family, job, progress)
             # Families gather what may be named apart; the table keeps the order that was asked for.
             samples = {entry.name: samples[entry.name] for entry in entries if entry.name in samples}
-            table = tabulate(samples, seed=settings.seed)
-            report(table, settings, finished=len(samples) == len(entries))
+            table = tabulate(samples, seed=settings.seed, task=settings.task)
+            report(table, job, finished=len(samples) == len(entries))
     draw(table, settings.output)
     return table
+
+
+def right_ones(classifier: TextClassifier, labelled: Sequence[tuple[Text, str | int | None]]) -> list[Text]:
+    """The texts that the classifier gets right. Raises RequestError where it has no such label, or gets none right."""
+    truths = label_indices(classifier, [label for _, label in labelled])
+    texts = [text for text, _ in labelled]
+    label = Probe(classifier, texts).label.tolist()
+    right = [text for text, truth, given in zip(texts, truths, label, strict=True) if truth == given]
+    if not right:
+        raise RequestError(f"{classifier.name} gets none of the {len(texts)} labels right; are they its own?")
+    return right
 
 
 def parse_methods(methods: str) -> list[Entry]:
@@ -255,7 +276,7 @@ def run_family(family: Sequence[Entry], job: Job, progress: tqdm) -> dict[str, S
 def explain_chunk(waiting: Mapping[Entry, int], job: Job, agent: Agent | None, start: int, stop: int) -> None:
     """Explain the texts from `start` to `stop`, of them the first `waiting[entry]` with each entry of a family."""
     base = next(iter(waiting)).name.removesuffix(":positive")
-    goal = Explain(job.settings.threshold)
+    goal = goal_of(job.settings.task, job.settings.threshold)
     # The same draws whatever was done before, so that a resumed run ends where an unbroken one does.
     rng = torch.Generator().manual_seed(zlib.crc32(f"{job.settings.seed} {base} {start}".encode()))
     begun = time.perf_counter()
@@ -272,6 +293,8 @@ def explain_chunk(waiting: Mapping[Entry, int], job: Job, agent: Agent | None, s
             found = mask_positive(fork(probe), goal, scores, entry.name)
         seconds = shared + time.perf_counter() - begun
         found = found[:count]
+        if job.settings.task == "attack":
+            found = [masked_result(e, job.classifier.shown_mask, e.label) for e in found]
         extra = _faithfulness(probe, found, job.settings.faithfulness - start)
         job.store.add(entry, start, found, seconds, extra)
 
@@ -279,7 +302,7 @@ def explain_chunk(waiting: Mapping[Entry, int], job: Job, agent: Agent | None, s
 def _faithfulness(probe: Probe, found: Sequence[Explanation], limit: int) -> dict[str, list[float]]:
     first = torch.arange(max(0, min(limit, len(found))))
     encoded = probe.encoded.select(first)
-    if not len(first):
+    if not len(first) or found[0].threshold is None:
         return {}
     scores = scores_of(found[: len(first)], encoded.input_ids.shape[1])
     measured = faithfulness(probe.classifier, encoded, probe.target[first], scores)
@@ -309,11 +332,16 @@ def _text(e: Explanation) -> Text:
     return e.text if e.pair is None else (e.text, e.pair)
 
 
-def report(table: Table, settings: Settings, finished: bool) -> None:
+def report(table: Table, job: Job, finished: bool) -> None:
     """Write table.md and results.json."""
-    results = {"settings": settings_of(settings), "versions": versions(), "finished": finished, **table.to_dict()}
+    settings = job.settings
+    results = {"settings": settings_of(settings), "versions": versions(), "finished": finished, "wrong": job.wrong}
+    results |= table.to_dict()
     write_atomically(settings.output / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     title = f"# {settings.model} on {settings.data}, ε = {settings.threshold:g}\n\n"
+    if settings.task == "attack":
+        title = f"# Attacks on {settings.model}, {settings.data}\n\n{len(job.texts)} texts that it gets right; "
+        title += f"{job.wrong} that it gets wrong from the start are left out of every mean.\n\n"
     write_atomically(settings.output / "table.md", title + table.to_markdown())
 
 
@@ -325,7 +353,7 @@ def draw(table: Table, folder: Path) -> None:
         if (means := row.reachable.means)
     ]
     if points:
-        figure = pareto(points, "texts that can be solved")
+        figure = pareto(points, "texts that can be solved" if table.task == "explain" else "attacks")
         for ending in ("png", "svg"):
             temporary = folder / f"pareto.{ending}.tmp"
             figure.savefig(temporary, format=ending, dpi=150)

@@ -13,6 +13,7 @@ from torch import Tensor
 from foveate.errors import RequestError
 from foveate.text.bootstrap import Interval, bootstrap_means
 from foveate.text.explanation import Explanation
+from foveate.text.goal import Task
 from foveate.text.metrics import outcomes
 
 TITLES = {
@@ -28,6 +29,8 @@ TITLES = {
     "end_mask_rate": "masked ↓",
 }
 """How a measure is called in a table; the arrow says which way is better."""
+ATTACK_TITLES = TITLES | {"fidelity": "success ↑", "mask_rate": "modified ↓"}
+ATTACK_TITLES |= {"end_fidelity": "success ↑", "end_mask_rate": "modified ↓"}
 TRADE = ("fidelity", "queries", "mask_rate")
 """One method beats another where it is better in these three at once."""
 
@@ -81,6 +84,11 @@ class Table:
     """One row a method; the differences are from the first."""
 
     rows: tuple[Row, ...]
+    task: Task = "explain"
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        return TITLES if self.task == "explain" else ATTACK_TITLES
 
     @property
     def reference(self) -> str:
@@ -90,12 +98,14 @@ class Table:
         rows = [asdict(row) for row in self.rows]
         for row, source in zip(rows, self.rows, strict=True):
             row["all"]["verdict"], row["reachable"]["verdict"] = source.all.verdict, source.reachable.verdict
-        return {"reference": self.reference, "rows": rows}
+        return {"task": self.task, "reference": self.reference, "rows": rows}
 
     def to_markdown(self) -> str:
         """Means over all and over the reachable texts, differences from the reference, and the path's end."""
-        main = ("fidelity", "queries", "delta_p", "mask_rate", "solved", "comprehensiveness", "sufficiency")
         parts = [f"{row.method}: {row.note}" for row in self.rows if row.note]
+        if self.task == "attack":
+            return "\n\n".join([*parts, *self._attacks()]) + "\n"
+        main = ("fidelity", "queries", "delta_p", "mask_rate", "solved", "comprehensiveness", "sufficiency")
         for title, which in (("All texts", "all"), ("Texts that can be solved, p(label | X) ≥ ε", "reachable")):
             parts += [f"## {title}", self._means(which, main, seconds=which == "all")]
             parts += [f"### Less {self.reference}, on the texts that both explained", self._differences(which)]
@@ -111,9 +121,23 @@ class Table:
         )
         return "\n\n".join(parts) + "\n"
 
+    def _attacks(self) -> list[str]:
+        return [
+            self._means("all", ("fidelity", "queries", "mask_rate", "delta_p"), seconds=True),
+            f"### Less {self.reference}, on the texts that both attacked",
+            self._differences("all"),
+            "### With everything masked where the label did not change",
+            self._means("all", ("end_fidelity", "end_mask_rate", "end_delta_p")),
+            "Brackets: 95% bootstrap intervals over texts; bold differences have an interval clear of zero. Beaten: "
+            f"worse than {self.reference} in success, queries and modified rate at once, each in bold; beats it: "
+            "better in all three. Success: the share of texts, right at first, whose label changed. Modified: tokens "
+            "changed over tokens that can be; a failed attack counts with the mask on its path that lowered p most. Queries: "
+            "all rows after a text's first prediction, of failed attacks too.",
+        ]
+
     def _means(self, which: str, measures: Sequence[str], seconds: bool = False) -> str:
         shown = [m for m in measures if any(m in getattr(row, which).means for row in self.rows)]
-        header = ["method", "n", *(TITLES[m] for m in shown), *(["s/text"] if seconds else [])]
+        header = ["method", "n", *(self.titles[m] for m in shown), *(["s/text"] if seconds else [])]
         lines = []
         for row in self.rows:
             summary: Summary = getattr(row, which)
@@ -125,7 +149,7 @@ class Table:
         return _markdown(header, lines)
 
     def _differences(self, which: str) -> str:
-        header = ["method", "n", *(TITLES[m] for m in (*TRADE, "delta_p")), "verdict"]
+        header = ["method", "n", *(self.titles[m] for m in (*TRADE, "delta_p")), "verdict"]
         lines = []
         for row in self.rows[1:]:
             summary: Summary = getattr(row, which)
@@ -161,7 +185,7 @@ def sample(
     )
 
 
-def tabulate(samples: Mapping[str, Sample], *, seed: int = 0) -> Table:
+def tabulate(samples: Mapping[str, Sample], *, seed: int = 0, task: Task = "explain") -> Table:
     """The table of `samples`, the first of which is the reference. Every method's texts are drawn alike."""
     if not samples:
         raise RequestError("nothing to compare: name at least one method")
@@ -176,7 +200,7 @@ def tabulate(samples: Mapping[str, Sample], *, seed: int = 0) -> Table:
         per_text = None if one.seconds is None or not one.texts else one.seconds / len(one.texts)
         summaries = [_summary(one, other, keep, seed) for keep in (every, one.reachable)]
         rows.append(Row(method, one.note, per_text, *summaries))
-    return Table(tuple(rows))
+    return Table(tuple(rows), task)
 
 
 def _summary(one: Sample, reference: Sample | None, keep: Bool[Tensor, " texts"], seed: int) -> Summary:

@@ -161,20 +161,7 @@ class Explainer:
 
     def label_index(self, target: str | int | None) -> int | None:
         """The number of a label that is given by name or number; raises RequestError where there is none."""
-        labels = self.classifier.labels
-        if target is None:
-            return None
-        if isinstance(target, str):
-            if target in labels:
-                return labels.index(target)
-            if target.isdecimal():
-                target = int(target)
-        if isinstance(target, int) and 0 <= target < len(labels):
-            return target
-        raise RequestError(
-            f"unknown label {target!r}{_nearest(str(target), labels)}; there is "
-            + ", ".join(f"{i} {label}" for i, label in enumerate(labels))
-        )
+        return label_indices(self.classifier, [target])[0]
 
 
 def find_agent(agent: Agent | str | Path | None, classifier: TextClassifier, task: Task = "explain") -> Agent:
@@ -191,6 +178,24 @@ def find_agent(agent: Agent | str | Path | None, classifier: TextClassifier, tas
 def single(texts: Any) -> bool:
     """Whether it is one text: a string, or a tuple of two, where a list of two is two texts."""
     return isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2 and isinstance(texts[0], str))
+
+
+def label_indices(classifier: TextClassifier, named: Sequence[str | int | None]) -> list[int | None]:
+    """The numbers of labels that are given by name or number; raises RequestError where there is none of one."""
+    labels = classifier.labels
+
+    def index(label: str | int | None) -> int | None:
+        if label is None or label in labels:
+            return None if label is None else labels.index(str(label))
+        number = int(label) if isinstance(label, int) or label.isdecimal() else -1
+        if 0 <= number < len(labels):
+            return number
+        raise RequestError(
+            f"unknown label {label!r}{_nearest(str(label), labels)}; there is "
+            + ", ".join(f"{i} {name}" for i, name in enumerate(labels))
+        )
+
+    return [index(label) for label in named]
 
 
 def refusal(text: Any) -> RequestError | None:

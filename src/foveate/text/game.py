@@ -54,10 +54,13 @@ class MaskingGame:
         max_steps: int = 100,
         moves: Moves = "take-back",
         tolerance: float = 0.5,
+        rounds: int = 1,
         reachable_only: bool = False,
     ) -> None:
         """`tolerance` is how far a step may lead away from the goal before it is taken back, in log-odds.
 
+        After a round in which every token was tried, all may be tried once more in the next of `rounds`: those that
+        are masked are shown, and that too is taken back where it leads away.
         `reachable_only=True` passes over texts whose end cannot be reached.
         """
         self.probe = probe
@@ -67,9 +70,11 @@ class MaskingGame:
         self.max_steps = max_steps
         self.moves = moves
         self.tolerance = tolerance
+        self.rounds = rounds
         self.reachable_only = reachable_only
         self.rows: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
         self.steps: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
+        self.round: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
         self.distance: Float[Tensor, " games"] = torch.empty(0)
         self.state: State | None = None
         self._refill(torch.empty(0, dtype=torch.bool))
@@ -107,6 +112,9 @@ class MaskingGame:
             place = torch.where(back, games, games + len(back))
             self.state = _gather(replace(state, legal=legal), self.state, place, visible.shape[1])
         self.distance = torch.where(back, before, after)
+        again = ~self.actions.any(1) & (self.round + 1 < self.rounds)
+        self.round = self.round + again
+        self.state = replace(self.state, legal=self.state.legal | (again[:, None] & state.maskable))
         turn = Turn(
             rows=self.rows,
             visible=visible,
@@ -126,13 +134,15 @@ class MaskingGame:
             return
         fresh, far, new = self._deal(wanted)
         if self.state is None:
-            self.rows, self.state, self.steps, self.distance = fresh, new, torch.zeros_like(fresh), far
+            self.rows, self.state, self.distance = fresh, new, far
+            self.steps, self.round = torch.zeros_like(fresh), torch.zeros_like(fresh)
             return
         place = torch.arange(len(self.rows))
         place[over.nonzero().squeeze(1)[: len(fresh)]] = len(self.rows) + torch.arange(len(fresh))
         keep = place[~over | (place >= len(self.rows))]
         self.rows = torch.cat([self.rows, fresh])[keep]
         self.steps = torch.cat([self.steps, torch.zeros_like(fresh)])[keep]
+        self.round = torch.cat([self.round, torch.zeros_like(fresh)])[keep]
         self.distance = torch.cat([self.distance, far])[keep]
         width = int(self.probe.encoded.lengths[self.rows].max()) if len(keep) else 0
         self.state = _gather(self.state, new, keep, width)

@@ -90,15 +90,27 @@ def read_rows(source: str | Path, columns: Columns | None = None) -> Iterator[Ro
 
 def read_texts(source: str | Path, columns: Columns | None = None, limit: int | None = None) -> list[Text]:
     """The first `limit` texts of `source`; rows that cannot be read are left out, and logged as warnings."""
-    texts: list[Text] = []
+    return [text for text, _ in read_labelled(source, columns, limit)]
+
+
+def read_labelled(
+    source: str | Path, columns: Columns | None = None, limit: int | None = None, *, needed: bool = False
+) -> list[tuple[Text, str | int | None]]:
+    """The first `limit` texts of `source` and their labels; rows that cannot be read are left out, and logged.
+
+    Raises RequestError where a label is `needed` and there is none.
+    """
+    found: list[tuple[Text, str | int | None]] = []
     for row in read_rows(source, columns):
-        if len(texts) == limit:
+        if len(found) == limit:
             break
-        if isinstance(row, Row):
-            texts.append(row.text)
-        else:
+        if isinstance(row, BadRow):
             logging.getLogger(__name__).warning("%s, line %d: %s", source, row.number, row.reason)
-    return texts
+        elif needed and row.label is None:
+            raise RequestError(f"{source}, line {row.number}: there is no label; name its column with --label-column")
+        else:
+            found.append((row.text, row.label))
+    return found
 
 
 def _rows(source: str, columns: Columns) -> Iterator[Row | BadRow]:

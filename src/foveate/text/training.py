@@ -60,6 +60,8 @@ class TrainingSettings:
     """What may be done to a token; see foveate.text.game."""
     tolerance: float = 0.5
     """How far a step may lead away from the goal before it is taken back, in log-odds."""
+    rounds: int = 1
+    """How often every token may be tried, where steps are taken back; see foveate.text.game."""
     reachable_only: bool = True
     """Learn only from texts whose end can be reached."""
     steps: int = 60_000
@@ -215,6 +217,7 @@ class Trainer:
             layers=settings.network.layers,
             moves=settings.moves,
             tolerance=settings.tolerance,
+            rounds=settings.rounds,
             classifier=Path(settings.model[0]).name if len(settings.model) == 1 else None,
             threshold=settings.threshold[0],
             task=settings.task,
@@ -407,6 +410,7 @@ def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> 
         max_steps=settings.max_steps,
         moves=settings.moves,
         tolerance=settings.tolerance,
+        rounds=settings.rounds,
         reachable_only=settings.reachable_only,
     )
     return Corpus(probe, goal, game, order, Probe(classifier, validation))
@@ -432,7 +436,7 @@ def _corpus_tensors(corpus: Corpus) -> dict[str, Tensor]:
     seen = {f.name: getattr(game.state.observation, f.name) for f in fields(Observation)}
     return (
         {"label": probe.label, "target": probe.target, "probability": probe.probability}
-        | {"rows": game.rows, "steps": game.steps, "distance": game.distance}
+        | {"rows": game.rows, "steps": game.steps, "round": game.round, "distance": game.distance}
         | flatten("state", state)
         | flatten("observation", seen)
     )
@@ -441,7 +445,8 @@ def _corpus_tensors(corpus: Corpus) -> dict[str, Tensor]:
 def _restore_corpus(corpus: Corpus, tensors: dict[str, Tensor]) -> None:
     game, probe = corpus.game, corpus.probe
     probe.label, probe.target, probe.probability = tensors["label"], tensors["target"], tensors["probability"]
-    game.rows, game.steps, game.distance = tensors["rows"], tensors["steps"], tensors["distance"]
+    game.rows, game.steps, game.round = tensors["rows"], tensors["steps"], tensors["round"]
+    game.distance = tensors["distance"]
     seen: Any = unflatten("observation", tensors)
     state: Any = unflatten("state", tensors)
     game.state = State(observation=Observation(**seen), **state)

@@ -76,6 +76,8 @@ def replay(
         legal = encoded.maskable[rows]
         for i, step in enumerate(e.path if agent.moves != "toggle" else ()):
             legal[i + 1 :, list(step.action)] = False
+            if i + 1 < len(legal) and not legal[i + 1].any():
+                legal[i + 1 :] = encoded.maskable[0]  # the next round, in which all may be tried once more
         state = State(
             observation=prediction.observation,
             real=real,

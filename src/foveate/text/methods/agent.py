@@ -24,7 +24,14 @@ def play(
     order = probe.encoded.lengths.argsort(descending=True, stable=True)
     source = iter(order[playable[order]].tolist())
     game = MaskingGame(
-        probe, goal, source, slots=slots, max_steps=max_steps, moves=agent.moves, tolerance=agent.tolerance
+        probe,
+        goal,
+        source,
+        slots=slots,
+        max_steps=max_steps,
+        moves=agent.moves,
+        tolerance=agent.tolerance,
+        rounds=agent.rounds,
     )
     while len(game):
         assert game.state is not None
