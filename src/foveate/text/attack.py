@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from foveate.text import streaming
+from foveate.text.fill import FillSettings
 from foveate.text.streaming import Outcome, stream
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ class Settings(streaming.Settings):
     attacked, and the exit status is 1; where none could be, it is 2.
     """
 
+    filling: Annotated[FillSettings, tyro.conf.arg(name="")] = field(default_factory=FillSettings)
+    """What stands in the place of the tokens found."""
+    keep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="negations|/REGEX/|FILE|WORD,WORD")] = ()
+    """Words that are left alone."""
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """The column of the true label; found by its usual names if not given."""
     attack_wrong: bool = False
@@ -41,6 +46,8 @@ def attack(settings: Settings) -> Outcome:
             method=settings.method,
             agent=settings.agent,
             max_steps=settings.max_steps,
+            filling=settings.filling,
+            keep=settings.keep,
             attack_wrong=settings.attack_wrong,
             replacement=settings.replacement,
             batch_size=settings.batch_size,

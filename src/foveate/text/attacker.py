@@ -16,10 +16,12 @@ from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explainer import Explainer, single
+from foveate.text.fill import FillSettings, filler
 from foveate.text.goal import Attack, Goal, Task
 from foveate.text.methods import run
 from foveate.text.minimality import verify as verify_minimality
 from foveate.text.probe import Probe
+from foveate.text.protect import pattern, without_protected
 from foveate.text.record import Record
 
 
@@ -35,16 +37,24 @@ class Attacker(Explainer):
         method: str = "agent",
         agent: Agent | str | Path | None = None,
         max_steps: int = 100,
+        filling: FillSettings | None = None,
+        keep: Sequence[str] = (),
         attack_wrong: bool = False,
     ) -> None:
         """`agent` as for an Explainer; by default the classifier's own attacker, or else the general one.
-        `attack_wrong=True` attacks texts too that the classifier got wrong from the start.
+        `filling` says what stands in the place of the tokens found; by default they stay masked. `keep` names words
+        that are left alone (see `foveate.text.protect`). `attack_wrong=True` attacks texts too that the classifier
+        got wrong from the start.
 
-        Raises RequestError where the method or the agent is unknown, or a number out of its range.
+        Raises RequestError where the method or the agent is unknown, a number out of its range, or something that the
+        filling needs is missing.
         """
         super().__init__(classifier, method=method, agent=agent, max_steps=max_steps)
+        self.filling = filling or FillSettings()
+        self._fill = filler(self.filling, keep)
+        pattern(keep)  # What cannot be read is said before anything is attacked.
+        self.keep = tuple(keep)
         self.attack_wrong = attack_wrong
-        self.fill = "mask"
 
     def _goal(self, threshold: float | None) -> Goal:
         return Attack()
@@ -57,6 +67,8 @@ class Attacker(Explainer):
         method: str = "agent",
         agent: Agent | str | Path | None = None,
         max_steps: int = 100,
+        filling: FillSettings | None = None,
+        keep: Sequence[str] = (),
         attack_wrong: bool = False,
         replacement: Replacement | None = None,
         batch_size: int = 32,
@@ -69,7 +81,15 @@ class Attacker(Explainer):
         classifier = TextClassifier.from_pretrained(
             "emotion" if model is None else model, replacement=replacement, batch_size=batch_size, device=device
         )
-        return cls(classifier, method=method, agent=agent, max_steps=max_steps, attack_wrong=attack_wrong)
+        return cls(
+            classifier,
+            method=method,
+            agent=agent,
+            max_steps=max_steps,
+            filling=filling,
+            keep=keep,
+            attack_wrong=attack_wrong,
+        )
 
     @overload  # type: ignore[override]
     def __call__(self, texts: Text, *, truths: str | int | None = None, verify: bool = False) -> AttackResult: ...  # type: ignore[overload-overlap]
@@ -125,7 +145,7 @@ class Attacker(Explainer):
         return cast(list[AttackResult | RequestError], self._attempt(texts, attack, errors))
 
     def _attack(self, encoded: Encoded, truths: Sequence[int | None], verify: bool) -> list[AttackResult]:
-        probe = Probe(self.classifier, encoded)
+        probe = Probe(self.classifier, without_protected(encoded, self.keep))
         wrong = torch.tensor([t is not None and t != label for t, label in zip(truths, probe.label, strict=True)])
         played = torch.ones_like(wrong) if self.attack_wrong else ~wrong
         chosen = probe.select(played.nonzero().squeeze(1))
@@ -142,9 +162,8 @@ class Attacker(Explainer):
             names, played.tolist(), _placed(found, played), _placed(skipped, ~played), strict=True
         ):
             one = attack if attacked else skip
-            result = masked_result(one, self.classifier.shown_mask, name, skipped=not attacked)
-            results.append(replace(result, explainer=self))
-        return results
+            results.append(masked_result(one, self.classifier.shown_mask, name, skipped=not attacked))
+        return [replace(result, explainer=self) for result in self._fill(self.classifier, results)]
 
 
 def _placed(found: Sequence[Any], where: torch.Tensor) -> list[Any]:

@@ -131,8 +131,8 @@ class Table:
             "Brackets: 95% bootstrap intervals over texts; bold differences have an interval clear of zero. Beaten: "
             f"worse than {self.reference} in success, queries and modified rate at once, each in bold; beats it: "
             "better in all three. Success: the share of texts, right at first, whose label changed. Modified: tokens "
-            "changed over tokens that can be; a failed attack counts with the mask on its path that lowered p most. Queries: "
-            "all rows after a text's first prediction, of failed attacks too.",
+            "changed over tokens that can be; a failed attack counts with the mask on its path that lowered p most. "
+            "Queries: all rows after a text's first prediction, of failed attacks too.",
         ]
 
     def _means(self, which: str, measures: Sequence[str], seconds: bool = False) -> str:

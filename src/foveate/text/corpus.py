@@ -57,7 +57,7 @@ class AttackRows:
     def changed(self, explanation: Explanation) -> str | None:
         if not isinstance(explanation, AttackResult):
             return "by foveate explain"
-        if explanation.fill != self.attacker.fill and explanation.edits:
+        if explanation.fill != self.attacker.filling.fill and explanation.edits:
             return f"with --fill {explanation.fill}"
         return None
 
