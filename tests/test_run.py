@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -213,7 +214,7 @@ def test_metrics_reach_weights_and_biases(tmp_path: Path, monkeypatch: pytest.Mo
         run.begin()
         run.log(step, {"loss": 0.5})
         run.close()
-    start = ("mine", "allow", {"rate": 0.1, "names": ["a", "b"]})
+    start = (f"mine-{zlib.crc32(str(tmp_path / 'mine').encode()):08x}", "allow", {"rate": 0.1, "names": ["a", "b"]})
     assert asked == [start, (8, {"loss": 0.5}), ("finished",), start, (16, {"loss": 0.5}), ("finished",)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from foveate.errors import RequestError
 
-FORMAT = "1"
+FORMAT = "2"
 """Of checkpoints; another one cannot be resumed."""
 
 
@@ -51,8 +52,8 @@ class Run:
         Raises RequestError where the directory holds a run already and `resume` is off, where it was started with
         other settings, or where W&B is asked for and not installed.
         """
-        if wandb and find_spec("wandb") is None:
-            raise RequestError("--wandb needs the package wandb: pip install 'foveate[wandb]'")
+        if wandb:
+            require_wandb()
         self.directory = Path(directory)
         self.checkpoint_file = self.directory / "checkpoint.safetensors"
         self.settings_file = self.directory / "settings.json"
@@ -118,7 +119,7 @@ class Run:
             self._board.add_scalar(name, value, step)
         if self._wandb:
             if self._tracker is None:
-                self._tracker = self._start_wandb()
+                self._tracker = start_wandb(self.directory, self._settings)
             self._tracker.log(dict(metrics), step=step)
 
     def close(self) -> None:
@@ -127,20 +128,34 @@ class Run:
         if self._tracker is not None:
             self._tracker.finish()
 
-    def _start_wandb(self) -> Any:
-        import wandb
-
-        # One id a directory, so that a resumed run goes on with its own curves.
-        return wandb.init(
-            project="foveate", id=self.directory.name, dir=self.directory, config=self._settings, resume="allow"
-        )
-
     def _keep_metrics(self, step: int) -> None:
         """Drop what was logged after the checkpoint: it will be logged again."""
         file = self.directory / "metrics.jsonl"
         if file.exists():
             lines = [line for line in file.read_text().splitlines() if _step(line) <= step]
             write_atomically(file, "".join(line + "\n" for line in lines))
+
+
+def require_wandb() -> None:
+    """Raises RequestError where W&B is not installed."""
+    if find_spec("wandb") is None:
+        raise RequestError("--wandb needs the package wandb: pip install 'foveate[wandb]'")
+
+
+def start_wandb(directory: Path, settings: Mapping[str, Any]) -> Any:
+    """The run of Weights & Biases that belongs to a directory."""
+    import wandb
+
+    place = directory.resolve()
+    # One id a directory, so that a resumed run goes on with its own curves.
+    return wandb.init(
+        project="foveate",
+        id=f"{place.name}-{zlib.crc32(str(place).encode()):08x}",
+        name=place.name,
+        dir=place,
+        config=dict(settings),
+        resume="allow",
+    )
 
 
 def _difference(file: Path, settings: Mapping[str, Any]) -> list[str]:

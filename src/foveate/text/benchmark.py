@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from foveate.errors import RequestError
-from foveate.run import write_atomically
+from foveate.run import require_wandb, start_wandb, write_atomically
 from foveate.text.agent import Agent
 from foveate.text.attack_result import masked_result
 from foveate.text.bootstrap import Interval
@@ -68,6 +68,8 @@ class Settings:
     """Comprehensiveness and sufficiency are taken of so many first texts; 0 leaves them out."""
     seed: int = 0
     """Of the methods' random choices and of the bootstrap."""
+    wandb: bool = False
+    """Send the table to Weights & Biases too (WANDB_MODE=offline needs no network)."""
     resume: bool = False
     """Go on where an earlier run into the same directory stopped, or add methods to it; what is there is kept. A method
     whose explanations-METHOD.jsonl is deleted is done again."""
@@ -117,7 +119,7 @@ class Store:
                 )
             before = json.loads(results.read_text(encoding="utf-8"))["settings"]
             now = settings_of(settings)
-            changed = [key for key in now if key not in ("methods", "output", "resume") and before.get(key) != now[key]]
+            changed = [key for key in now if key not in ("methods", "output", "resume", "wandb") and before.get(key) != now[key]]
             if changed:
                 wanted = ", ".join(f"{key} {before.get(key)!r}" for key in changed)
                 raise RequestError(f"{self.folder} was made with {wanted}; resume with that, or name another directory")
@@ -194,6 +196,8 @@ def benchmark(settings: Settings) -> Table:
     after each method, pareto.png and .svg at the end. A method that cannot run is a row that says so.
     Raises RequestError where the request is wrong as a whole.
     """
+    if settings.wandb:
+        require_wandb()
     entries = parse_methods(settings.methods)
     columns = Columns(settings.text_columns, settings.label_column)
     labelled = read_labelled(settings.data, columns, settings.limit, needed=settings.task == "attack")
@@ -215,6 +219,8 @@ def benchmark(settings: Settings) -> Table:
             table = tabulate(samples, seed=settings.seed, task=settings.task)
             report(table, job, finished=len(samples) == len(entries))
     draw(table, settings.output)
+    if settings.wandb:
+        track(table, settings)
     return table
 
 
@@ -358,6 +364,20 @@ def draw(table: Table, folder: Path) -> None:
             temporary = folder / f"pareto.{ending}.tmp"
             figure.savefig(temporary, format=ending, dpi=150)
             os.replace(temporary, folder / f"pareto.{ending}")
+
+
+def track(table: Table, settings: Settings) -> None:
+    """Send the means over all texts to Weights & Biases, a row a method."""
+    import wandb
+
+    names = sorted({name for row in table.rows for name in row.all.means})
+    rows = [
+        [row.method, row.all.texts, *(row.all.means[n].mean if n in row.all.means else None for n in names)]
+        for row in table.rows
+    ]
+    tracker = start_wandb(settings.output, settings_of(settings))
+    tracker.log({"results": wandb.Table(["method", "texts", *names], rows)})
+    tracker.finish()
 
 
 def _bars(means: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
