@@ -29,7 +29,12 @@ What did a network look at when it decided, and does that claim survive a test?
   attack              change a classifier's decision by masking or rewriting few tokens
   text train          train an agent
   text benchmark      set methods side by side on a data set
+  text transfer       play agents on classifiers that they were not trained on
+  text ablate         train and test agents with other attention than the classifier's
   import attexplainer turn a value network that AttExplainer's authors published into an agent
+  import mask-a3c     turn weights that Mask-A3C's authors published into a playing agent
+  agent evaluate      let a playing agent play, and tell its scores
+  agent watch         film a game, and where the playing agent looks
   doctor              what is installed, what is missing, and how to mend it
 
 foveate COMMAND --help tells more. --debug shows tracebacks, --version the version.
@@ -45,6 +50,16 @@ class ImportAttExplainer:
     """One of the .bin files."""
     output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The directory for the agent: `foveate explain --agent DIR`."""
+
+
+@dataclass(frozen=True)
+class ImportMaskA3C:
+    """Turn weights that Mask-A3C's authors published into an agent."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """One of the .dat files of the double mask; its name begins with the game's."""
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The directory for the agent: `foveate agent evaluate --agent DIR`."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +200,56 @@ def _benchmark(program: str, words: list[str]) -> int:
     return DONE
 
 
+def _transfer(program: str, words: list[str]) -> int:
+    from foveate.text.transfer import Settings, transfer
+
+    settings = _parse(Settings, program, words)
+    print(transfer(settings).to_markdown(), end="")
+    return DONE
+
+
+def _ablate(program: str, words: list[str]) -> int:
+    from foveate.text.ablate import Settings, ablate
+
+    settings = _parse(Settings, program, words)
+    print(ablate(settings).to_markdown(), end="")
+    return DONE
+
+
 def _import(program: str, words: list[str]) -> int:
     settings = _parse(ImportAttExplainer, program, words)
     from foveate.text.agent import import_attexplainer
 
     import_attexplainer(settings.file).save_pretrained(settings.output)
     print(f"foveate: the agent is in {settings.output}", file=sys.stderr)
+    return DONE
+
+
+def _import_mask_a3c(program: str, words: list[str]) -> int:
+    settings = _parse(ImportMaskA3C, program, words)
+    from foveate.agents.agent import import_mask_a3c
+
+    import_mask_a3c(settings.file).save_pretrained(settings.output)
+    print(f"foveate: the agent is in {settings.output}", file=sys.stderr)
+    return DONE
+
+
+def _evaluate(program: str, words: list[str]) -> int:
+    from foveate.agents.evaluation import EvaluationSettings, evaluate
+
+    settings = _parse(EvaluationSettings, program, words)
+    evaluation = evaluate(settings)
+    print(evaluation.to_json() if settings.json else evaluation.to_text())
+    return DONE
+
+
+def _watch(program: str, words: list[str]) -> int:
+    from foveate.agents.watch import WatchSettings, watch
+
+    settings = _parse(WatchSettings, program, words)
+    watched = watch(settings)
+    ended = "the game ended" if watched.over else "the game went on"
+    print(f"foveate: {watched.steps} steps, score {watched.score:g}, {ended}; {settings.video}", file=sys.stderr)
     return DONE
 
 
@@ -210,7 +269,12 @@ COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
     ("attack",): _attack,
     ("text", "train"): _train,
     ("text", "benchmark"): _benchmark,
+    ("text", "transfer"): _transfer,
+    ("text", "ablate"): _ablate,
     ("import", "attexplainer"): _import,
+    ("import", "mask-a3c"): _import_mask_a3c,
+    ("agent", "evaluate"): _evaluate,
+    ("agent", "watch"): _watch,
     ("doctor",): _doctor,
 }
 

@@ -13,11 +13,16 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = ("emotion-classifier", "agents/emotion", "agents/general")
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "pyarrow", "matplotlib")
 EXTRAS = {
+    "ale-py": "Atari",
+    "minatar": "MinAtar",
+    "imageio-ffmpeg": "films of played games",
     "captum": "SHAP, occlusion and integrated gradients",
     "lime": "LIME",
     "datasets": "texts from the Hugging Face hub",
     "wandb": "logging to Weights & Biases",
 }
+AGENTS = dict.fromkeys(("ale-py", "minatar", "imageio-ffmpeg"), "agents")
+"""Packages of the extra that is not called as they are."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ def examine() -> list[Finding]:
         findings.append(Finding(model, state, whole, mend))
     for name, purpose in EXTRAS.items():
         found = _version(name)
-        findings.append(
-            Finding(name, found or f"not installed ({purpose})", mend="" if found else f"pip install 'foveate[{name}]'")
-        )
+        extra = AGENTS.get(name, name)
+        mend = "" if found else f"pip install 'foveate[{extra}]'"
+        findings.append(Finding(name, found or f"not installed ({purpose})", mend=mend))
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     findings.append(
         Finding("Hugging Face hub", "not asked (HF_HUB_OFFLINE)" if offline else "asked where a name needs it")

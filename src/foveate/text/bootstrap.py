@@ -1,48 +1,5 @@
-"""Bootstrap: how far a mean over texts can be trusted."""
+"""Bootstrap; it lives in foveate.bootstrap, where agents find it too."""
 
-from __future__ import annotations
+from foveate.bootstrap import Interval, bootstrap_means
 
-from dataclasses import dataclass
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and the interval around it."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below zero, 0 where it does not."""
-        return int(self.low > 0) - int(self.high < 0)
-
-
-def bootstrap_means(
-    values: Float[Tensor, "texts measures"], rng: torch.Generator, *, resamples: int = 2000, level: float = 0.95
-) -> list[Interval]:
-    """The mean of each column with its percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3).
-
-    Texts are drawn with replacement, whole rows at a time. For a paired comparison pass differences.
-    Raises ValueError where there are no texts.
-    """
-    texts = len(values)
-    if not texts:
-        raise ValueError("a mean of no texts has no interval")
-    values = values.double()
-    means = []
-    # Blocks, so that the counts of 2,000 texts stay at a few MB.
-    for block in torch.arange(resamples).split(500):
-        drawn = torch.randint(texts, (len(block), texts), generator=rng)
-        times = torch.zeros(len(block), texts, dtype=torch.float64)
-        times.scatter_add_(1, drawn, torch.ones_like(times))
-        means.append(times @ values / texts)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.cat(means).quantile(tails, dim=0)
-    rows = zip(values.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
-    return [Interval(*row) for row in rows]
+__all__ = ["Interval", "bootstrap_means"]

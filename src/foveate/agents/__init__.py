@@ -1,0 +1,1 @@
+"""Agents that play from pixels and show what they attend to. Knows nothing of `foveate.text`."""

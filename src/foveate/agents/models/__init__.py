@@ -1,0 +1,62 @@
+"""Networks of agents by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, NamedTuple
+
+from foveate.agents.models.baselines import Residual, ResidualSettings
+from foveate.agents.models.interface import AgentNetwork
+from foveate.agents.models.mask_a3c import MaskA3C, MaskA3CSettings
+from foveate.agents.models.s3ta import S3TA, TO_THE_LETTER, S3TASettings
+from foveate.errors import RequestError
+
+
+class Kind(NamedTuple):
+    """A network, its settings, and what the name alone says of them."""
+
+    network: type[AgentNetwork]
+    settings: type[Any]
+    fixed: Mapping[str, Any] = {}
+
+
+MODELS: Mapping[str, Kind] = {
+    "s3ta": Kind(S3TA, S3TASettings),
+    "s3ta-paper": Kind(S3TA, S3TASettings, TO_THE_LETTER),
+    "s3ta-fixed-query": Kind(S3TA, S3TASettings, {"queries": "fixed"}),
+    "s3ta-l2-keys": Kind(S3TA, S3TASettings, {"queries": "l2-keys"}),
+    "residual": Kind(Residual, ResidualSettings),
+    "residual-lstm": Kind(Residual, ResidualSettings, {"lstm": True}),
+    "a3c": Kind(MaskA3C, MaskA3CSettings, {"masks": "none"}),
+    "policy-mask-a3c": Kind(MaskA3C, MaskA3CSettings, {"masks": "policy"}),
+    "value-mask-a3c": Kind(MaskA3C, MaskA3CSettings, {"masks": "value"}),
+    "mask-a3c": Kind(MaskA3C, MaskA3CSettings),
+}
+
+
+def build(
+    name: str, observation: tuple[int, int, int], actions: int, settings: Mapping[str, Any] | None = None
+) -> AgentNetwork:
+    """A network for screens of `observation` (channels, height, width) and so many actions.
+
+    `settings` are those of the network that differ from their defaults. Raises RequestError for an unknown name or
+    setting.
+    """
+    if name not in MODELS:
+        raise RequestError(f"no model is called {name!r}; there is {', '.join(MODELS)}")
+    kind = MODELS[name]
+    given = dict(settings or {}) | dict(kind.fixed)
+    if unknown := given.keys() - {f.name for f in fields(kind.settings)}:
+        raise RequestError(f"the model {name} has no setting {', '.join(sorted(unknown))}")
+    return kind.network(observation, actions, kind.settings(**{k: _tuples(v) for k, v in given.items()}))  # type: ignore[call-arg]
+
+
+def settings_of(network: AgentNetwork) -> dict[str, Any]:
+    """All its settings, as `build` takes them."""
+    return asdict(network.settings)  # type: ignore[call-overload]
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as settings have them."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value

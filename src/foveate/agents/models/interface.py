@@ -1,0 +1,101 @@
+"""What every agent's network takes and gives, whether it acts (one step) or learns (an unroll)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.agents.models.grid import Grid
+
+State = Mapping[str, Tensor]
+"""What a network carries from step to step, by name; the first axis of every tensor is the environment."""
+
+
+@dataclass(frozen=True)
+class AgentInputs:
+    """What an agent is shown: T steps of B environments."""
+
+    observation: Shaped[Tensor, "time envs channels height width"]
+    """uint8 is scaled to [0, 1], and normalised where the network does that; floating point is taken as it is."""
+    reward: Float[Tensor, "time envs"]
+    """The clipped reward that led to the observation."""
+    action: Int64[Tensor, "time envs"]
+    """The action that did."""
+    done: Bool[Tensor, "time envs"]
+    """The observation is the first of an episode: nothing of before it may be remembered."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where an agent looked. A map has `heads` of them; row and column are those of the network's grid."""
+
+    maps: Float[Tensor, "time envs heads rows columns"]
+    """What multiplied the features: weights that sum to one (S3TA), or a mask in [0, 1] (Mask-A3C)."""
+    logits: Float[Tensor, "time envs heads rows columns"]
+    """Before the softmax or the sigmoid."""
+    what: Float[Tensor, "time envs heads rows columns"] | None = None
+    """The content's part of S3TA's logits (equation 8)."""
+    where: Float[Tensor, "time envs heads rows columns"] | None = None
+    """The position's part (equation 9)."""
+    queries: Float[Tensor, "time envs heads channels"] | None = None
+    """Content channels first, then those of the spatial basis."""
+    keys: Float[Tensor, "time envs key_channels rows columns"] | None = None
+    """The content's; those of the basis do not change."""
+
+
+@dataclass(frozen=True)
+class AgentOutput:
+    """What an agent says of each step."""
+
+    logits: Float[Tensor, "time envs actions"]
+    """Of the policy."""
+    value: Float[Tensor, "time envs"]
+    """Discounted sum of clipped rewards to come."""
+    attention: Attention | None = None
+    """Only where it was asked for, and the network has any."""
+
+
+class AgentNetwork(nn.Module, ABC):
+    """A network with a memory. `forward` gives the same numbers for T steps at once as for T calls of one step."""
+
+    heads: tuple[str, ...] = ()
+    """The names of its maps."""
+    grid: Grid
+    """Where the cells of its maps lie on the observation."""
+
+    @abstractmethod
+    def initial_state(self, envs: int) -> dict[str, Tensor]:
+        """Nothing remembered."""
+
+    @abstractmethod
+    def forward(
+        self, inputs: AgentInputs, state: State, observe: bool = False
+    ) -> tuple[AgentOutput, dict[str, Tensor]]:
+        """Policy and value of every step, and the state after the last. `observe` asks for the attention too."""
+
+
+def reset(done: Bool[Tensor, " envs"], *memory: Tensor) -> tuple[Tensor, ...]:
+    """Forget, where an episode begins. THE reset: every network calls it before it uses what it remembers."""
+    return tuple(m.masked_fill(done.view(-1, *[1] * (m.dim() - 1)), 0) for m in memory)
+
+
+def scale(observation: Shaped[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Bytes to [0, 1]; floating point as it is."""
+    return observation.float() / 255 if observation.dtype == torch.uint8 else observation
+
+
+def recall(inputs: AgentInputs, actions: int) -> Float[Tensor, "time envs recalled"]:
+    """Previous reward and one-hot previous action; zeros at an episode's first step, which has no before."""
+    past = torch.cat([inputs.reward[..., None], F.one_hot(inputs.action, actions).to(inputs.reward.dtype)], -1)
+    return past.masked_fill(inputs.done[..., None], 0)
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers it learns."""
+    return sum(p.numel() for p in network.parameters())
