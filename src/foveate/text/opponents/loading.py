@@ -1,0 +1,86 @@
+"""Loading TextAttack, which would fetch data and set environment variables, logging and random states as it pleases."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from foveate.errors import RequestError
+
+
+@cache
+def textattack() -> ModuleType:
+    """`foveate.text.opponents.harness`, and TextAttack with it; neither fetches anything.
+
+    Raises RequestError where TextAttack is missing or does not load.
+    """
+    environment = dict(os.environ)
+    try:
+        # What these keep of the environment must not be TextAttack's temporary directory.
+        for package in ("datasets", "flair"):
+            import_module(package)
+        with tempfile.TemporaryDirectory() as folder:
+            # The mark of a finished installation: without it, importing TextAttack asks for six downloads.
+            (Path(folder) / "post_install_check_3").touch()
+            os.environ["TA_CACHE_DIR"] = folder
+            return import_module("foveate.text.opponents.harness")
+    except (ImportError, AttributeError) as error:
+        # An AttributeError is how an old `datasets` meets a new pyarrow.
+        raise RequestError(f"TextAttack does not load ({error}): pip install 'foveate[attacks]'") from error
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        logging.getLogger("textattack.shared.utils.install").setLevel(logging.ERROR)
+
+
+@contextmanager
+def nltk_data(places: list[str]) -> Iterator[None]:
+    """NLTK reads from these directories and downloads nothing, as long as this is open.
+
+    Raises RequestError where NLTK does not find, or does not trust, what it is asked for.
+    """
+    import nltk
+
+    path, download = list(nltk.data.path), nltk.download
+    nltk.data.path[:] = [*places, *path]
+    nltk.download = _nothing
+    try:
+        yield
+    except (LookupError, PermissionError) as error:
+        if isinstance(error, KeyError | IndexError):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip(" *")), type(error).__name__)
+        raise RequestError(f"NLTK cannot read its data in {', '.join(places)}: {reason}") from error
+    finally:
+        nltk.data.path[:] = path
+        nltk.download = download
+
+
+def _nothing(*args: object, **kwargs: object) -> bool:
+    return False
+
+
+@contextmanager
+def drawn() -> Iterator[Callable[[int], None]]:
+    """Gives a function that seeds the generators that TextAttack draws from; they end as they were."""
+    states = random.getstate(), np.random.get_state()
+
+    def seed(value: int) -> None:
+        random.seed(value)
+        np.random.seed(value)
+
+    try:
+        yield seed
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

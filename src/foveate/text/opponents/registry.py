@@ -1,0 +1,106 @@
+"""The opponents by name: the nine of AttExplainer's Table 3, what each needs, and what stands in for what it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from foveate.errors import RequestError
+from foveate.text.opponents.resources import TITLES, Resources
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """An attack that was published, and how it runs here."""
+
+    paper: str
+    needs: tuple[str, ...]
+    """Kinds of resource; see `foveate.text.opponents.resources`."""
+    exchanged: str = ""
+    """What is not as in TextAttack's recipe; empty where all is."""
+    column: str = "both texts"
+    """What is changed of a pair."""
+    max_queries: int | None = None
+    """Where the search ends, unless another budget is asked for; None: where the recipe ends it."""
+    package: str | None = "textattack"
+    """What must be installed."""
+
+
+OPPONENTS = {
+    "pwws": Opponent(
+        "Ren 2019",
+        ("stopwords", "wordnet"),
+        "the WordNet that --resources or NLTK_DATA holds for Princeton's 3.0",
+    ),
+    "deepwordbug": Opponent("Gao 2018", ("stopwords",)),
+    "hotflip": Opponent(
+        "Ebrahimi 2017",
+        ("stopwords", "tagger", "tagset", "neighbours"),
+        "flips rank by the gradient at the classifier's own embeddings, summed over a word's pieces, among a table's "
+        "counter-fitted neighbours in place of all words with a cosine of 0.8; the ten best flips of a text are tried "
+        "in place of one; each gradient is a query",
+    ),
+    "genetic": Opponent(
+        "Alzantot 2018",
+        ("stopwords", "neighbours"),
+        "a table's counter-fitted neighbours for vectors and their distance bound; no language model filters",
+        "the hypothesis",
+        2000,
+    ),
+    "pso": Opponent(
+        "Zang 2020",
+        ("stopwords", "tagger", "tagset", "sememes"),
+        "a table's sememe candidates for HowNet's; NLTK's tagger for flair's",
+        "the hypothesis",
+        2000,
+    ),
+    "textbugger": Opponent(
+        "Li 2019",
+        ("stopwords", "neighbours"),
+        "a table's counter-fitted neighbours for GloVe's; no sentence encoder filters",
+    ),
+    "bert-attack": Opponent(
+        "Li 2020",
+        ("stopwords", "mlm"),
+        "the language model of --mlm for BERT; no sentence encoder filters; words of more than four pieces are kept",
+    ),
+    "scpn": Opponent(
+        "Iyyer 2018",
+        ("scpn",),
+        "the paraphrases were made beforehand; they are tried in their order",
+        package=None,
+    ),
+    "gan": Opponent(
+        "Zhao 2018",
+        ("gan",),
+        "the generator's texts were made beforehand; they are tried in their order",
+        package=None,
+    ),
+}
+"""Every opponent; what TextAttack has of them runs as its recipe has it, but for what is `exchanged`."""
+
+
+def known(name: str) -> Opponent:
+    """Raises RequestError where no opponent has that name."""
+    if name not in OPPONENTS:
+        raise RequestError(f"unknown opponent {name!r}; choose one of {', '.join(OPPONENTS)}")
+    return OPPONENTS[name]
+
+
+def missing(name: str, resources: Resources) -> str:
+    """What an opponent lacks to run, and where to put it, in one line; empty where it can run."""
+    opponent = known(name)
+    if opponent.package and find_spec(opponent.package) is None:
+        return f"{name} needs TextAttack: pip install 'foveate[attacks]'"
+    lacks = [kind for kind in opponent.needs if not resources.has(kind)]
+    if not lacks:
+        return ""
+    where = (
+        "" if lacks == ["mlm"] else f": put it into {resources.folder or 'a directory and give that as --resources'}"
+    )
+    return f"{name} needs {' and '.join(TITLES[kind] for kind in lacks)}{where}"
+
+
+def note(name: str) -> str:
+    """How an opponent differs from the published attack, for the note of a table; empty where it does not."""
+    return known(name).exchanged
