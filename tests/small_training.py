@@ -34,6 +34,7 @@ def small(model: tuple[str, ...], data: tuple[str, ...], run: str, **changes: An
         "updates": 1,
         "warmup": 8,
         "max_steps": 5,
+        "rounds": 2,
         "tokens": 16,
         "evaluate_every": 20,
         "evaluate_texts": 4,

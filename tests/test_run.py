@@ -123,7 +123,7 @@ def test_a_broken_checkpoint_is_refused_and_kept(content: bytes, tmp_path: Path)
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun(tmp_path).save(checkpoint(8))
-    monkeypatch.setattr(run_module, "FORMAT", "2")
+    monkeypatch.setattr(run_module, "FORMAT", "of another")
     with pytest.raises(RequestError, match="another version"):
         Run(tmp_path, Settings(), resume=True).begin()
 

@@ -458,6 +458,29 @@ def test_what_is_stored_is_what_was_played(place: Path, tmp_path: Path) -> None:
     assert 0 < going_on < 36
 
 
+def test_an_attacker_learns_on_from_an_explainer(finished: Path, place: Path, tmp_path: Path) -> None:
+    train(settings_in(place, tmp_path / "run", task="attack", start=str(finished / "agent"), steps=4, warmup=100))
+    before, after = Agent.load(finished / "agent"), Agent.load(tmp_path / "run" / "agent")
+    assert (before.task, after.task, after.rounds) == ("explain", "attack", 2)
+    for name, weight in before.state_dict().items():
+        assert torch.equal(weight, after.state_dict()[name]), name
+    train(settings_in(place, tmp_path / "more", task="attack", start=str(finished / "agent")))
+    assert any(
+        (w != before.state_dict()[n]).any() for n, w in Agent.load(tmp_path / "more" / "agent").state_dict().items()
+    )
+    [last] = [m for m in metrics_of(tmp_path / "more") if m["step"] == STEPS]
+    assert last["solved"] == last["fidelity"]
+
+
+@pytest.mark.parametrize("changes", [{"network": NetworkSettings(width=4, layers=1)}, {"features": ("statistics",)}])
+def test_an_agent_of_other_sizes_is_nothing_to_go_on_from(
+    changes: dict, finished: Path, place: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match="cannot go on from the agent"):
+        train(settings_in(place, tmp_path / "run", start=str(finished / "agent"), **changes))
+    assert not (tmp_path / "run").exists()
+
+
 def test_shuffled_rows_are_epochs() -> None:
     rows = ShuffledRows(7, seed=3)
     drawn = [next(rows) for _ in range(35)]

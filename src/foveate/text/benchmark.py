@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from foveate.errors import RequestError
 from foveate.run import require_wandb, start_wandb, write_atomically
+from foveate.text import opponents
 from foveate.text.agent import Agent
-from foveate.text.attack_result import masked_result
+from foveate.text.attack_result import AttackResult, masked_result
 from foveate.text.bootstrap import Interval
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
@@ -32,12 +33,17 @@ from foveate.text.goal import Task, goal_of
 from foveate.text.inputs import Columns, read_labelled
 from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, run
 from foveate.text.metrics import faithfulness, scores_of
+from foveate.text.opponents import OPPONENTS, Resources
 from foveate.text.probe import Probe
 from foveate.viz.figures import pareto
 
-WIDE, NARROW = 256, 32
+WIDE, NARROW, SINGLE = 256, 32, 4
 """Texts that a method is given at once, which is what a killed run loses at most: many for methods that ask a row a
-text at a time, few for those that ask hundreds."""
+text at a time, few for those that ask hundreds, fewer for opponents that take them one by one."""
+
+
+NO_MATTER = ("methods", "output", "resume", "wandb", "resources", "mlm")
+"""Settings that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Settings:
     """The directory for table.md, results.json, the explanations and the picture."""
     methods: str = "agent,attention,greedy"
     """Names with commas between; the first is what the others are held against. NAME:positive masks every token with
-    a positive score, NAME@200 takes the first 200 texts, agent=DIR plays another agent."""
+    a positive score, NAME@200 takes the first 200 texts, agent=DIR plays another agent. Attacks have opponents too:
+    pwws, deepwordbug, hotflip, genetic, pso, textbugger, bert-attack, scpn, gan."""
     model: str = "emotion"
     """The classifier: a hub id, a directory, or the one in the package."""
     task: Task = "explain"
@@ -64,6 +71,10 @@ class Settings:
     """The column of the text, or the two of a pair; found by their usual names if not given."""
     label_column: str | None = None
     """The column of the true label, which attacks need; found by its usual names if not given."""
+    resources: Path | None = None
+    """The directory of what the opponents need: tables of words, NLTK's data; `foveate doctor` says what."""
+    mlm: str | None = None
+    """A masked language model, for bert-attack."""
     faithfulness: int = 500
     """Comprehensiveness and sufficiency are taken of so many first texts; 0 leaves them out."""
     seed: int = 0
@@ -95,6 +106,8 @@ class Entry:
 
     @property
     def chunk(self) -> int:
+        if self.name in OPPONENTS:
+            return SINGLE
         return WIDE if self.name.startswith(("agent", "attention", "random")) else NARROW
 
     @property
@@ -119,7 +132,7 @@ class Store:
                 )
             before = json.loads(results.read_text(encoding="utf-8"))["settings"]
             now = settings_of(settings)
-            changed = [key for key in now if key not in ("methods", "output", "resume", "wandb") and before.get(key) != now[key]]
+            changed = [key for key in now if key not in NO_MATTER and before.get(key) != now[key]]
             if changed:
                 wanted = ", ".join(f"{key} {before.get(key)!r}" for key in changed)
                 raise RequestError(f"{self.folder} was made with {wanted}; resume with that, or name another directory")
@@ -198,7 +211,7 @@ def benchmark(settings: Settings) -> Table:
     """
     if settings.wandb:
         require_wandb()
-    entries = parse_methods(settings.methods)
+    entries = parse_methods(settings.methods, settings.task)
     columns = Columns(settings.text_columns, settings.label_column)
     labelled = read_labelled(settings.data, columns, settings.limit, needed=settings.task == "attack")
     if not 0 < settings.threshold <= 1:
@@ -235,15 +248,16 @@ def right_ones(classifier: TextClassifier, labelled: Sequence[tuple[Text, str | 
     return right
 
 
-def parse_methods(methods: str) -> list[Entry]:
+def parse_methods(methods: str, task: Task = "explain") -> list[Entry]:
     """The entries of a list with commas between. Raises RequestError where a name is unknown or named twice."""
     entries = [Entry.parse(part) for part in methods.split(",")]
     files = [entry.file for entry in entries]
     for name, file in zip((entry.name for entry in entries), files, strict=True):
         if files.count(file) > 1:
             raise RequestError(f"the method {name!r} is named twice")
-        if name not in METHODS and not name.startswith("agent="):
-            raise RequestError(f"unknown method {name!r}; choose from {', '.join(METHODS)}")
+        known = METHODS if task == "explain" else (*METHODS, *OPPONENTS)
+        if name not in known and not name.startswith("agent="):
+            raise RequestError(f"unknown method {name!r}; choose from {', '.join(known)}")
     return entries
 
 
@@ -285,13 +299,17 @@ def explain_chunk(waiting: Mapping[Entry, int], job: Job, agent: Agent | None, s
     goal = goal_of(job.settings.task, job.settings.threshold)
     # The same draws whatever was done before, so that a resumed run ends where an unbroken one does.
     rng = torch.Generator().manual_seed(zlib.crc32(f"{job.settings.seed} {base} {start}".encode()))
+    resources = Resources(job.settings.resources, job.settings.mlm)
     begun = time.perf_counter()
     probe = Probe(job.classifier, job.texts[start:stop])
     scores = attribute(base, probe, goal, rng) if base in ATTRIBUTIONS else None
     shared = time.perf_counter() - begun
     for entry, count in waiting.items():
         begun = time.perf_counter()
-        if scores is None:
+        found: list[Explanation]
+        if base in OPPONENTS:
+            found = list(opponents.attack(base, probe, rng, resources, truths=probe.label.tolist()))
+        elif scores is None:
             found = [replace(e, method=base) for e in run(base.partition("=")[0], probe, goal, rng, agent)]
         elif entry.name == base:
             found = mask_in_order(fork(probe), goal, scores, entry.name)
@@ -300,7 +318,8 @@ def explain_chunk(waiting: Mapping[Entry, int], job: Job, agent: Agent | None, s
         seconds = shared + time.perf_counter() - begun
         found = found[:count]
         if job.settings.task == "attack":
-            found = [masked_result(e, job.classifier.shown_mask, e.label) for e in found]
+            mask = job.classifier.shown_mask
+            found = [e if isinstance(e, AttackResult) else masked_result(e, mask, e.label) for e in found]
         extra = _faithfulness(probe, found, job.settings.faithfulness - start)
         job.store.add(entry, start, found, seconds, extra)
 
@@ -317,6 +336,8 @@ def _faithfulness(probe: Probe, found: Sequence[Explanation], limit: int) -> dic
 
 def read_back(entry: Entry, job: Job, note: str) -> Sample:
     """All that a method has done. Raises RequestError where it was done on other texts."""
+    if entry.name in OPPONENTS and not note:
+        note = opponents.note(entry.name)
     texts = job.texts[: job.count(entry)]
     chunks = job.store.chunks(entry, len(texts))
     if not chunks:

@@ -40,6 +40,8 @@ class TrainingSettings:
     """Training texts for each classifier: a JSONL, CSV or TSV file, or a `datasets` hub id."""
     run: str
     """The directory that the run writes to; the trained agent is in RUN/agent."""
+    start: str | None = None
+    """A trained agent to learn on from, by name or directory, with the same features and network."""
     validation: tuple[str, ...] = ()
     """Texts to evaluate on while training, one file a classifier; none: texts held out from the training data."""
     task: Task = "explain"
@@ -222,6 +224,8 @@ class Trainer:
             threshold=settings.threshold[0],
             task=settings.task,
         )
+        if settings.start is not None:
+            _start_from(self.agent, settings.start)
         self.learner = Learner(self.agent, settings.learner)
         self.replay = Replay(
             settings.learner.capacity,
@@ -371,6 +375,18 @@ def evaluate(probe: Probe, goal: Goal, agent: Agent, max_steps: int) -> dict[str
         "delta_p": [e.delta_p for e in able],
     }
     return {name: sum(value) / max(len(value), 1) for name, value in values.items()}
+
+
+def _start_from(agent: Agent, name: str) -> None:
+    """Take over a trained agent's weights. Raises RequestError where they do not fit."""
+    trained = Agent.load(name)
+    try:
+        if trained.features != agent.features:
+            raise RuntimeError(f"it sees {', '.join(trained.features)}")
+        agent.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RequestError(f"cannot go on from the agent {name}, it is of other features or sizes: {reason}") from error
 
 
 def _corpora(settings: TrainingSettings) -> list[Corpus]:
