@@ -31,6 +31,7 @@ What did a network look at when it decided, and does that claim survive a test?
   text benchmark      set methods side by side on a data set
   text transfer       play agents on classifiers that they were not trained on
   text ablate         train and test agents with other attention than the classifier's
+  text report         explainer and attacker side by side on the same texts
   import attexplainer turn a value network that AttExplainer's authors published into an agent
   import mask-a3c     turn weights that Mask-A3C's authors published into a playing agent
   agent evaluate      let a playing agent play, and tell its scores
@@ -216,6 +217,15 @@ def _ablate(program: str, words: list[str]) -> int:
     return DONE
 
 
+def _report(program: str, words: list[str]) -> int:
+    from foveate.text.report import Settings, report
+
+    settings = _parse(Settings, program, words)
+    print("\n".join(report(settings).sentences))
+    print(f"foveate: the page is {settings.output / 'report.html'}", file=sys.stderr)
+    return DONE
+
+
 def _import(program: str, words: list[str]) -> int:
     settings = _parse(ImportAttExplainer, program, words)
     from foveate.text.agent import import_attexplainer
@@ -271,6 +281,7 @@ COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
     ("text", "benchmark"): _benchmark,
     ("text", "transfer"): _transfer,
     ("text", "ablate"): _ablate,
+    ("text", "report"): _report,
     ("import", "attexplainer"): _import,
     ("import", "mask-a3c"): _import_mask_a3c,
     ("agent", "evaluate"): _evaluate,
