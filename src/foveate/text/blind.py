@@ -118,11 +118,11 @@ def _matrices(layers: int, tokens: int, draw: torch.Generator) -> Float[Tensor, 
 def _shuffled(
     seen: Observation, maskable: Bool[Tensor, "rows tokens"], draws: Iterator[torch.Generator]
 ) -> Observation:
-    """Each row's attention with its words in another order; special tokens stay where they are."""
+    """Each row's attention with its words in another order; special tokens, and deleted ones, stay where they are."""
     rows, tokens = maskable.shape
     order = torch.arange(tokens).repeat(rows, 1)
     for row, draw in enumerate(draws):
-        words = maskable[row].nonzero().squeeze(1)
+        words = (maskable[row] & (seen.attention[row].sum(1) > 0)).nonzero().squeeze(1)
         order[row, words] = words[torch.randperm(len(words), generator=draw)]
     each = torch.arange(rows)[:, None, None]
     layers = torch.arange(seen.received.shape[1])[None, :, None]
