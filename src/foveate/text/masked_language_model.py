@@ -84,8 +84,9 @@ class MaskedLanguageModel:
         found: list[list[str]] = [[] for _ in slots]
         for i, tokens in zip(rows, best, strict=True):
             word = slots[i].word.lower()
-            others = dict.fromkeys(w for w in map(self._word, tokens) if w and w.lower() != word)
-            found[i] = [like(slots[i].word, other) for other in list(others)[:most]]
+            others = (w for w in map(self._word, tokens) if w and w.lower() != word)
+            # A cased vocabulary's two forms of a word may come to one.
+            found[i] = list(dict.fromkeys(like(slots[i].word, other) for other in others))[:most]
         return found
 
     def surprise(self, slots: Sequence[Slot]) -> Float[Tensor, " slots"]:

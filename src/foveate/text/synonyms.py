@@ -89,7 +89,7 @@ def analyses(word: str) -> Iterator[tuple[str, str, Callable[[str], str]]]:
         if word.endswith(ending) and len(word) > len(ending) + 1:
             # The lemma is whatever gives this word: "y" for "ies", an "e" that was dropped, a letter not doubled.
             stem = word.removesuffix(ending)
-            tails = (stem, stem + "e", stem[:-1], stem[:-1] + "y")
+            tails = (stem, stem + "e", stem[:-1], stem[:-1] + "y", stem[:-2] + "y")
             for lemma in dict.fromkeys(lemma for lemma in tails if len(lemma) > 1 and bend(lemma) == word):
                 for part in parts:
                     yield part, lemma, bend
@@ -111,7 +111,7 @@ def _joined(lemma: str, ending: str) -> str:
         return lemma[:-1] + ending
     if re.search(r"[^aeiou]y$", lemma) and ending != "ing":
         return lemma[:-1] + "i" + ending
-    short = re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", lemma)
+    short = re.fullmatch(r"(qu|[^aeiou])*[aeiou][^aeiouwxy]", lemma)
     return lemma + lemma[-1] + ending if short else lemma + ending
 
 
