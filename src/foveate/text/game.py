@@ -59,8 +59,8 @@ class MaskingGame:
     ) -> None:
         """`tolerance` is how far a step may lead away from the goal before it is taken back, in log-odds.
 
-        After a round in which every token was tried, all may be tried once more in the next of `rounds`: those that
-        are masked are shown, and that too is taken back where it leads away.
+        After a round in which every token was tried and the label still stands, all may be tried once more in the
+        next of `rounds`: those that are masked are shown, and that too is taken back where it leads away.
         `reachable_only=True` passes over texts whose end cannot be reached.
         """
         self.probe = probe
@@ -112,7 +112,8 @@ class MaskingGame:
             place = torch.where(back, games, games + len(back))
             self.state = _gather(replace(state, legal=legal), self.state, place, visible.shape[1])
         self.distance = torch.where(back, before, after)
-        again = ~self.actions.any(1) & (self.round + 1 < self.rounds)
+        stands = self.state.probabilities.argmax(1) == self.state.target
+        again = ~self.actions.any(1) & stands & (self.round + 1 < self.rounds)
         self.round = self.round + again
         self.state = replace(self.state, legal=self.state.legal | (again[:, None] & state.maskable))
         turn = Turn(
