@@ -57,10 +57,30 @@ def examine() -> list[Finding]:
         extra = AGENTS.get(name, name)
         mend = "" if found else f"pip install 'foveate[{extra}]'"
         findings.append(Finding(name, found or f"not installed ({purpose})", mend=mend))
+    findings += _opponents()
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     findings.append(
         Finding("Hugging Face hub", "not asked (HF_HUB_OFFLINE)" if offline else "asked where a name needs it")
     )
+    return findings
+
+
+def _opponents() -> list[Finding]:
+    """TextAttack, and each attack that is held against ours: whether it can run, and what is missing where."""
+    found = _version("textattack")
+    install = "pip install 'foveate[attacks]'"
+    findings = [
+        Finding("textattack", found or "not installed (opponents of attacks)", mend="" if found else install),
+    ]
+    if find_spec("torch") is None:
+        return findings
+    from foveate.text.opponents.registry import OPPONENTS, lacks
+    from foveate.text.opponents.resources import Resources
+
+    for name in OPPONENTS:
+        missing = lacks(name, Resources())
+        state, mend = (f"not run: needs {missing[0]}", missing[1]) if missing else ("can run", "")
+        findings.append(Finding(f"attack {name}", state, mend=mend))
     return findings
 
 

@@ -50,7 +50,14 @@ def nltk_data(places: list[str]) -> Iterator[None]:
     Raises RequestError where NLTK does not find, or does not trust, what it is asked for.
     """
     import nltk
+    from nltk.corpus import stopwords, wordnet
 
+    def forget() -> None:
+        # A corpus that was read stays bound to its place, and NLTK refuses it once that is out of its path.
+        for corpus in (stopwords, wordnet):
+            vars(corpus).get("_unload", lambda: None)()
+
+    forget()
     path, download = list(nltk.data.path), nltk.download
     nltk.data.path[:] = [*places, *path]
     nltk.download = _nothing
@@ -62,6 +69,7 @@ def nltk_data(places: list[str]) -> Iterator[None]:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip(" *")), type(error).__name__)
         raise RequestError(f"NLTK cannot read its data in {', '.join(places)}: {reason}") from error
     finally:
+        forget()
         nltk.data.path[:] = path
         nltk.download = download
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import nltk
 import torch
@@ -137,6 +138,15 @@ class GradientSwap(TableSwap):
             self._known |= dict(zip(new, embeddings, strict=True))
 
 
+class HomoglyphSwap(WordSwapHomoglyphSwap):
+    """TextAttack's, whose wheel lacks a file that only another search than ours reads."""
+
+    def __init__(self) -> None:
+        # All that is read of it here is there before it looks for the file.
+        with suppress(FileNotFoundError):
+            super().__init__()
+
+
 class MaskedModelSwap(WordSwapMaskedLM):
     """TextAttack's, with padding no wider than it must be, and within bounds where a word has many pieces."""
 
@@ -154,7 +164,9 @@ class MaskedModelSwap(WordSwapMaskedLM):
         finally:
             self.max_length = most
 
-    def _bert_attack_replacement_words(self, current_text: AttackedText, index: int, **logits: Any) -> list[str]:
+    def _bert_attack_replacement_words(
+        self, current_text: AttackedText, index: SupportsIndex, **logits: Any
+    ) -> list[str]:
         pieces = self._lm_tokenizer.encode(current_text.words[index], add_special_tokens=False)
         if len(pieces) > self.MOST_PIECES:
             return []
@@ -208,7 +220,7 @@ def textbugger(victim: Victim, resources: Resources) -> Parts:
         WordSwapRandomCharacterInsertion(letters_to_insert=" ", **inner),
         WordSwapRandomCharacterDeletion(**inner),
         WordSwapNeighboringCharacterSwap(**inner),
-        WordSwapHomoglyphSwap(),
+        HomoglyphSwap(),
         TableSwap(_table(resources, "neighbours"), 5),
     ]
     return CompositeTransformation(bugs), _usual(), GreedyWordSwapWIR("delete")

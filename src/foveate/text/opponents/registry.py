@@ -87,18 +87,24 @@ def known(name: str) -> Opponent:
     return OPPONENTS[name]
 
 
-def missing(name: str, resources: Resources) -> str:
-    """What an opponent lacks to run, and where to put it, in one line; empty where it can run."""
+def lacks(name: str, resources: Resources) -> tuple[str, str] | None:
+    """What an opponent lacks to run, and how to mend that; None where it can run."""
     opponent = known(name)
     if opponent.package and find_spec(opponent.package) is None:
-        return f"{name} needs TextAttack: pip install 'foveate[attacks]'"
-    lacks = [kind for kind in opponent.needs if not resources.has(kind)]
-    if not lacks:
-        return ""
-    where = (
-        "" if lacks == ["mlm"] else f": put it into {resources.folder or 'a directory and give that as --resources'}"
-    )
-    return f"{name} needs {' and '.join(TITLES[kind] for kind in lacks)}{where}"
+        return "TextAttack", "pip install 'foveate[attacks]'"
+    kinds = [kind for kind in opponent.needs if not resources.has(kind)]
+    if not kinds:
+        return None
+    where = resources.folder or "a directory and give that as --resources"
+    mends = [f"put it into {where}"] if kinds != ["mlm"] else []
+    mends += ["give its directory as --mlm"] if "mlm" in kinds else []
+    return " and ".join(TITLES[kind] for kind in kinds), ", or ".join(mends)
+
+
+def missing(name: str, resources: Resources) -> str:
+    """The same in one line, for an error or a table; empty where the opponent can run."""
+    found = lacks(name, resources)
+    return f"{name} needs {found[0]}: {found[1]}" if found else ""
 
 
 def note(name: str) -> str:

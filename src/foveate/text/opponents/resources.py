@@ -50,7 +50,7 @@ TITLES = {
     "sememes": "a table of words that share sememes {word: {pos: [words]}}, sememe_candidates*.json(.gz)",
     "scpn": 'the paraphrases of a trained SCPN, lines {"text", "pair", "candidates"} in scpn_candidates.jsonl(.gz)',
     "gan": 'the texts of a trained generator, lines {"text", "pair", "candidates"} in gan_candidates.jsonl(.gz)',
-    "mlm": "a masked language model, a directory as --mlm",
+    "mlm": "a masked language model",
     **{kind: piece.title for kind, piece in PIECES.items()},
 }
 """What each kind of resource is, as an error names it."""

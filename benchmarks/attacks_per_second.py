@@ -1,0 +1,147 @@
+"""Attacks a second of foveate's agent, and its ratios to TextAttack's own DeepWordBug and PWWS on the same texts.
+
+    python benchmarks/attacks_per_second.py [--model DIR] [--data FILE] [--limit 16] [--resources DIR] [--agent DIR]
+
+Each attacks the same texts of the same classifier on the same machine, the label that is predicted first. TextAttack
+runs as it comes: its recipe over its own HuggingFaceModelWrapper, which pads every text to the model's longest; beside
+it, the same recipes over foveate's classifier, which pads a batch to its longest text. Loading is not timed, of
+anybody. They take turns for some rounds, and the fastest round of each counts, so that what else the machine does harms
+none more. Without TextAttack, or without what a recipe needs, that line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from foveate import Attacker
+from foveate.errors import RequestError
+from foveate.text.classifier import Text, TextClassifier
+from foveate.text.inputs import read_texts
+from foveate.text.opponents import Resources, attack, missing
+from foveate.text.opponents.loading import drawn, nltk_data, textattack
+from foveate.text.opponents.registry import OPPONENTS
+from foveate.text.opponents.resources import PIECES
+from foveate.text.probe import Probe
+
+RECIPES = ("deepwordbug", "pwws")
+TEXTS = [
+    "i feel dirty and ashamed for saying that",
+    "i am feeling more confident that we will be able to take care of this baby",
+    "i was feeling a little bit lonely when everyone had left the house",
+    "i feel so lucky to have found friends who are gentle and kind",
+    "i cannot help but feel furious about the way they were treated",
+    "i am still amazed and curious about what happened on that strange night",
+    "i feel nervous and shaky whenever i have to speak in front of people",
+    "i do not know why but the whole day left me feeling rather cold",
+]
+
+Run = Callable[[list[Text]], tuple[int, float]]
+"""Attacks texts; says how many labels changed, and the queries a text."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    seconds: float
+    """A text."""
+    success: float
+    queries: float
+    """A text."""
+
+
+def ours(attacker: Attacker) -> Run:
+    def run(texts: list[Text]) -> tuple[int, float]:
+        found = attacker(texts)
+        return sum(r.solved for r in found), sum(r.queries for r in found) / len(found)
+
+    return run
+
+
+def over_foveate(name: str, classifier: TextClassifier, resources: Resources) -> Run:
+    """TextAttack's recipe over foveate's classifier."""
+
+    def run(texts: list[Text]) -> tuple[int, float]:
+        found = attack(name, Probe(classifier, texts), torch.Generator().manual_seed(0), resources)
+        return sum(r.solved for r in found), sum(r.queries for r in found) / len(found)
+
+    return run
+
+
+def as_it_comes(name: str, classifier: TextClassifier, resources: Resources) -> Run:
+    """TextAttack's recipe over its own wrapper; queries are as it counts them."""
+    textattack()
+    from textattack import attack_recipes
+    from textattack.models.wrappers import HuggingFaceModelWrapper
+
+    recipe = {"deepwordbug": attack_recipes.DeepWordBugGao2018, "pwws": attack_recipes.PWWSRen2019}[name]
+    places = resources.nltk_data(tuple(kind for kind in OPPONENTS[name].needs if kind in PIECES))
+    with nltk_data(places):
+        search = recipe.build(HuggingFaceModelWrapper(classifier.model, classifier.tokenizer))
+
+    def run(texts: list[Text]) -> tuple[int, float]:
+        labels = Probe(classifier, texts).label.tolist()
+        with nltk_data(places), drawn() as seed:
+            seed(0)
+            found = [search.attack(text, label) for text, label in zip(texts, labels, strict=True)]
+        changed = sum(r.perturbed_result.output != label for r, label in zip(found, labels, strict=True))
+        return changed, sum(r.num_queries for r in found) / len(found)
+
+    return run
+
+
+def measure(runs: dict[str, Run], texts: list[Text], rounds: int) -> dict[str, Speed]:
+    """The fastest of `rounds` of each."""
+    best: dict[str, Speed] = {}
+    for run in runs.values():
+        run(texts[:1])
+    for _ in range(rounds):
+        for name, run in runs.items():
+            begun = time.perf_counter()
+            changed, queries = run(texts)
+            seconds = (time.perf_counter() - begun) / len(texts)
+            if name not in best or seconds < best[name].seconds:
+                best[name] = Speed(seconds, changed / len(texts), queries)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="emotion")
+    parser.add_argument("--data", help="a .jsonl, .csv or .tsv file of single texts; eight sentences if not given")
+    parser.add_argument("--limit", type=int, default=16)
+    parser.add_argument("--agent", help="a directory; the one that comes with the model if not given")
+    parser.add_argument("--resources", type=Path, help="NLTK's data, as zips or laid out; else where NLTK_DATA says")
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    texts = list(read_texts(options.data, limit=options.limit)) if options.data else TEXTS
+    classifier = TextClassifier.from_pretrained(options.model)
+    resources = Resources(options.resources)
+    runs: dict[str, Run] = {}
+    try:
+        runs["agent"] = ours(Attacker(classifier, agent=options.agent))
+    except RequestError as error:
+        print(f"agent: not run: {error}")
+    runs["greedy"] = ours(Attacker(classifier, method="greedy"))
+    for name in RECIPES:
+        if lacks := missing(name, resources):
+            print(f"{name}: not run: {lacks}")
+            continue
+        runs[f"TextAttack's {name}"] = as_it_comes(name, classifier, resources)
+        runs[f"{name} over foveate's classifier"] = over_foveate(name, classifier, resources)
+    speeds = measure(runs, texts, options.rounds)
+    against = [name for name in speeds if name.startswith("TextAttack")]
+    print(f"{len(texts)} texts, {classifier.name}")
+    print("| attack | attacks/s | label changed | queries a text |" + "".join(f" times {name} |" for name in against))
+    print("|---|---:|---:|---:|" + "---:|" * len(against))
+    for name, speed in speeds.items():
+        ratios = "".join(f" {speeds[other].seconds / speed.seconds:.2f} |" for other in against)
+        print(f"| {name} | {1 / speed.seconds:.2f} | {speed.success:.2f} | {speed.queries:.1f} |{ratios}")
+
+
+if __name__ == "__main__":
+    main()
