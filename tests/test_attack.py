@@ -118,7 +118,7 @@ def test_an_empty_parquet_file_is_a_file(tmp_path: Path) -> None:
 
 @given(explanations())
 def test_any_attack_survives_json(explanation: Explanation) -> None:
-    result = masked_result(replace(explanation, threshold=None), "[MASK]", "x")
+    result = masked_result(replace(explanation, threshold=None, probability=0.75, delta_p=0.5), "[MASK]", "x")
     assert Explanation.from_json(result.to_json()) == result
 
 
@@ -156,6 +156,10 @@ def test_the_views_show_an_attack(attacker: Attacker) -> None:
     assert "(wanted: " not in result.to_html() and result.final_label in result.to_html()
     assert result.final_label in str(result)
     result.plot()
+    filled = replace(result, fill="typo", adversarial="quite another text")
+    assert "→ quite another text" in str(filled) and "→ quite another text" in filled.to_html()
+    skipped = attacker(result.text, truths=next(n for n in attacker.classifier.labels if n != result.label))
+    assert "wrong from the start" in str(skipped) and "wrong from the start" in skipped.to_html()
 
 
 def test_the_command_attacks_a_file_and_goes_on_from_its_output(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from foveate.text.explanation import Explanation, TextWriter
-from foveate.viz.marks import Piece, action, kept, marked, pieces, visible
+from foveate.viz.marks import Piece, action, kept, marked, pieces, rewritten, skipped, visible
 
 # All colours are mixed from the text's own colour and two accents, so that light and dark need no second set, and
 # a notebook's theme is followed whatever it says of itself.
@@ -19,6 +19,7 @@ STYLE = """
 .fv .t.cold { background: color-mix(in srgb, var(--cold) calc(var(--s, 0) * 75%), transparent); }
 .fv .m, .fv-short .m { text-decoration: line-through 1px; outline: 1.5px solid currentColor; outline-offset: -1px;
   border-radius: .2em; padding: .1em .15em; }
+.fv .to { font-style: italic; }
 .fv .facts { margin: .3em 0; opacity: .85; }
 .fv .steps { max-height: 26em; overflow: auto; }
 .fv table { border-collapse: collapse; margin: .5em 0; font-size: .92em; font-variant-numeric: tabular-nums; }
@@ -178,6 +179,7 @@ def _body(explanation: Explanation) -> str:
                 f"{_text(piece.text)}</span>"
             )
         lines.append(f'<p class="text" dir="auto">{"".join(spans)}</p>')
+    lines += [f'<p class="text to" dir="auto">→ {_text(text)}</p>' for text in rewritten(e)]
     return f'<form class="fv" onsubmit="return false">{"".join(lines)}{_facts(e)}{_path(e)}</form>'
 
 
@@ -190,6 +192,8 @@ def _facts(e: Explanation) -> str:
         f"{e.mask_rate:.0%} masked",
         _text(e.method),
     ]
+    if skipped(e):
+        facts.append("skipped, wrong from the start")
     if e.minimal is not None:
         facts.append("minimal" if e.minimal else "not minimal")
     if e.truncated:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from foveate.text.attack_result import AttackResult
 from foveate.text.explanation import Explanation, Step
 
 
@@ -103,6 +104,18 @@ def excerpt(explanation: Explanation, most: int) -> list[int | None]:
     for before, number in zip([-1, *shown], shown, strict=False):
         result += [number] if number == before + 1 else [None, number]
     return result
+
+
+def rewritten(explanation: Explanation) -> list[str]:
+    """An attack's texts, one or two of a pair, where words stand in the place of the tokens; none otherwise."""
+    if not isinstance(explanation, AttackResult) or explanation.fill == "mask" or not explanation.edits:
+        return []
+    return [text for text in (explanation.adversarial, explanation.adversarial_pair) if text is not None]
+
+
+def skipped(explanation: Explanation) -> bool:
+    """Whether an attack left the text alone, since its label was wrong from the start."""
+    return isinstance(explanation, AttackResult) and explanation.skipped
 
 
 def visible(text: str) -> str:

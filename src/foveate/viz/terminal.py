@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foveate.text.explanation import Explanation
-from foveate.viz.marks import action, excerpt, kept, marked, pieces, visible
+from foveate.viz.marks import action, excerpt, kept, marked, pieces, rewritten, skipped, visible
 
 MASKED = "reverse bold"
 ROWS = 12
@@ -31,6 +31,7 @@ class View:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text | Table]:
         colour = console.color_system is not None and not console.no_color
         yield from _lines(self.explanation, colour)
+        yield from _rewritten(self.explanation, options.ascii_only)
         yield _verdict(self.explanation, options.ascii_only)
         if self.explanation.path:
             yield _table(self.explanation, options)
@@ -40,7 +41,8 @@ class View:
 
 def plain(explanation: Explanation) -> str:
     """The text with its masked tokens in [brackets], and the verdict, as a plain string."""
-    return "\n".join(line.plain for line in [*_lines(explanation, False), _verdict(explanation, False)])
+    lines = [*_lines(explanation, False), *_rewritten(explanation, False), _verdict(explanation, False)]
+    return "\n".join(line.plain for line in lines)
 
 
 def _lines(explanation: Explanation, colour: bool) -> Iterator[Text]:
@@ -51,6 +53,12 @@ def _lines(explanation: Explanation, colour: bool) -> Iterator[Text]:
             run = visible(run)
             line.append(f"[{run}]" if masked and not colour else run, MASKED if masked else "")
         yield line
+
+
+def _rewritten(explanation: Explanation, ascii_only: bool) -> Iterator[Text]:
+    """What an attack made of the text, where it put words in the place of the tokens."""
+    for text in rewritten(explanation):
+        yield Text(f"{'->' if ascii_only else '→'} {visible(text)}", style="italic")
 
 
 def _verdict(explanation: Explanation, ascii_only: bool) -> Text:
@@ -64,7 +72,9 @@ def _verdict(explanation: Explanation, ascii_only: bool) -> Text:
         line.append(f", now {visible(e.final_label)}", "bold")
     queries = "1 query" if e.queries == 1 else f"{e.queries} queries"
     facts = [f"{'dp' if ascii_only else 'Δp'} {e.delta_p:.3f}", queries, f"{e.mask_rate:.0%} masked", e.method]
-    if not e.solved:
+    if skipped(e):
+        facts.append("skipped, wrong from the start")
+    elif not e.solved:
         facts.append("not solved")
     if e.minimal is not None:
         facts.append("minimal" if e.minimal else "not minimal")
