@@ -5,6 +5,7 @@ Imported by `foveate.text.opponents.loading.textattack` alone, which keeps TextA
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from typing import Any
 
@@ -17,6 +18,7 @@ from textattack.models.wrappers import ModelWrapper
 from textattack.shared import AttackedText
 from torch import Tensor
 
+from foveate.errors import RequestError
 from foveate.text.classifier import Text
 from foveate.text.opponents import recipes
 from foveate.text.opponents.resources import Resources
@@ -26,11 +28,16 @@ COLUMNS = ("premise", "hypothesis")
 """What TextAttack's recipes call the two texts of a pair."""
 
 
+class Exhausted(Exception):
+    """The budget of queries is spent."""
+
+
 class Victim(ModelWrapper):
     """Our classifier as TextAttack asks it, for one text of a probe at a time."""
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, budget: int | None) -> None:
         self.probe = probe
+        self.budget = budget
         self.model = probe.classifier.model
         self.tokenizer = probe.classifier.tokenizer
         self.row = 0
@@ -42,21 +49,25 @@ class Victim(ModelWrapper):
 
     def __call__(self, texts: list[Text]) -> Float[Tensor, "texts labels"]:
         if self.opened:
-            self.count(len(texts))
+            self.pay(len(texts))
         self.opened = True
         classifier = self.probe.classifier
         return classifier.predict(classifier.encode(texts)).probabilities
 
-    def count(self, rows: int) -> None:
+    def pay(self, rows: int) -> None:
+        """Count so many rows; raises Exhausted where the budget does not hold them."""
+        if rows > self.left:
+            raise Exhausted
         self.probe.count(torch.full((rows,), self.row))
+
+    @property
+    def left(self) -> int:
+        """The rows that may still be asked for this text."""
+        return sys.maxsize if self.budget is None else self.budget - int(self.probe.queries[self.row])
 
     @property
     def target(self) -> int:
         return int(self.probe.label[self.row])
-
-
-class Exhausted(Exception):
-    """The budget of queries is spent."""
 
 
 class Goal(UntargetedClassification):
@@ -66,10 +77,9 @@ class Goal(UntargetedClassification):
     to whoever keeps it, our own searches and these alike. Its memory is emptied after every text.
     """
 
-    def __init__(self, victim: Victim, budget: int | None) -> None:
+    def __init__(self, victim: Victim) -> None:
         super().__init__(victim, model_batch_size=1024)
         self.victim = victim
-        self.most = budget
         self.best: GoalFunctionResult | None = None
 
     def start(self, row: int) -> None:
@@ -91,9 +101,9 @@ class Goal(UntargetedClassification):
         return results, False
 
     def _within_budget(self, texts: list[AttackedText]) -> list[AttackedText]:
-        if self.most is None or not self.victim.opened:
+        if not self.victim.opened:
             return texts
-        left = self.most - int(self.victim.probe.queries[self.victim.row])
+        left = self.victim.left
         for i, text in enumerate(texts):
             left -= text not in self._call_model_cache
             if left < 0:
@@ -110,13 +120,18 @@ class Opponent:
 
     def __init__(self, name: str, probe: Probe, resources: Resources, budget: int | None) -> None:
         """Raises RequestError where a resource cannot be read."""
-        victim = Victim(probe)
-        self.goal = Goal(victim, budget)
+        victim = Victim(probe, budget)
+        self.goal = Goal(victim)
         transformation, constraints, search = recipes.RECIPES[name](victim, resources)
         self.search = Search(self.goal, constraints, transformation, search)
 
     def attack(self, row: int, text: Text) -> Text:
-        """The text that the attack ends in: the adversarial one, or of those asked the one that came closest."""
+        """The text that the attack ends in: the adversarial one, or of those asked the one that came closest.
+
+        Raises RequestError where TextAttack cannot read the text.
+        """
+        if any(AttackedText.SPLIT_TOKEN in part for part in ([text] if isinstance(text, str) else text)):
+            raise RequestError(f"TextAttack divides texts at {AttackedText.SPLIT_TOKEN}: leave out {text!r:.60}")
         self.goal.start(row)
         given = text if isinstance(text, str) else OrderedDict(zip(COLUMNS, text, strict=True))
         try:

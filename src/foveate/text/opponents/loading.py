@@ -38,8 +38,9 @@ def textattack() -> ModuleType:
         # An AttributeError is how an old `datasets` meets a new pyarrow.
         raise RequestError(f"TextAttack does not load ({error}): pip install 'foveate[attacks]'") from error
     finally:
-        os.environ.clear()
-        os.environ.update(environment)
+        for key in set(os.environ) - set(environment):
+            del os.environ[key]
+        os.environ.update({k: v for k, v in environment.items() if os.environ.get(k) != v})
         logging.getLogger("textattack.shared.utils.install").setLevel(logging.ERROR)
 
 

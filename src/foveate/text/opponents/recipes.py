@@ -112,7 +112,7 @@ class GradientSwap(TableSwap):
         classifier = self.victim.probe.classifier
         encoded = classifier.encode([current_text.tokenizer_input])
         embeddings = classifier.embed(encoded).requires_grad_()
-        self.victim.count(1)
+        self.victim.pay(1)
         logits = classifier.from_embeddings(embeddings, encoded)
         [gradient] = torch.autograd.grad(-logits.float().log_softmax(1)[0, self.victim.target], embeddings)
         self._learn([word for _, word in flips])

@@ -108,5 +108,7 @@ def missing(name: str, resources: Resources) -> str:
 
 
 def note(name: str) -> str:
-    """How an opponent differs from the published attack, for the note of a table; empty where it does not."""
-    return known(name).exchanged
+    """How an opponent differs from TextAttack's recipe, for the note of a table; empty where it does not."""
+    opponent = known(name)
+    column = "" if opponent.column == "both texts" else f"of a pair, {opponent.column} alone is changed"
+    return "; ".join(part for part in (opponent.exchanged, column) if part)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import RequestError
+
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,13 @@ class Resources:
     def _laid_out(self, kind: str) -> Path | None:
         named = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
         own = [self.folder / "nltk_data", self.folder] if self.folder else []
-        for root in (*own, *named, cache(), Path.home() / "nltk_data"):
-            place = root / PIECES[kind].place
-            # NLTK reads nothing that another account could have written.
-            if place.is_dir() and not any(p.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) for p in (root, place)):
-                return root
+        usual = [Path(base) / "nltk_data" for base in (Path.home(), sys.prefix, "/usr/share", "/usr/local/share")]
+        for root in (*own, *named, cache(), *usual):
+            # NLTK's own downloader leaves some of it packed.
+            for place in (root / PIECES[kind].place, root / f"{PIECES[kind].place}.zip"):
+                # NLTK reads nothing that another account could have written.
+                if place.exists() and not any(p.stat().st_mode & _OTHERS for p in (root, place)):
+                    return root
         return None
 
     def _zip(self, kind: str) -> Path | None:
@@ -125,7 +130,7 @@ def prepare(folder: Path, nltk_data: Path) -> list[Path]:
             with zipfile.ZipFile(source) as packed:
                 packed.extractall(name)
             for path in (unpacked := Path(name) / target.name).rglob("*"):
-                path.chmod(path.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+                path.chmod(path.stat().st_mode & ~_OTHERS)
             unpacked.chmod(0o755)
             try:
                 os.rename(unpacked, target)
