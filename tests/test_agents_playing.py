@@ -95,6 +95,8 @@ class TestSaving:
         again = PlayingAgent.load(tmp_path)
         assert (again.model, again.environment, again.steps) == (model, SMALL, 7)
         assert again.network.settings == agent.network.settings
+        kept = json.loads((tmp_path / "config.json").read_text())
+        assert kept["settings"].keys() == asdict(agent.network.settings).keys(), "defaults too: they may change"
         assert all(torch.equal(v, again.state_dict()[k]) for k, v in agent.state_dict().items())
 
     def test_what_is_no_agent_is_refused(self, tmp_path: Path) -> None:

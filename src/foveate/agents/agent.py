@@ -15,7 +15,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from foveate.agents.games import EnvironmentSettings, atari_name, published_mask_a3c
-from foveate.agents.models import build
+from foveate.agents.models import build, settings_of
 from foveate.agents.models.interface import AgentInputs, AgentNetwork, AgentOutput, State
 from foveate.errors import RequestError
 
@@ -53,9 +53,8 @@ class PlayingAgent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags
         channels, height, width = observation
         self.observation = (channels, height, width)
         self.actions = actions
-        self.environment = EnvironmentSettings(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in environment.items()}
-        )
+        played: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in environment.items()}
+        self.environment = EnvironmentSettings(**played)
         self.steps = steps
         self.source = source
         self.network: AgentNetwork = build(model, self.observation, actions, settings)
@@ -72,6 +71,22 @@ class PlayingAgent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags
         self, inputs: AgentInputs, state: State, observe: bool = False
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
         return self.network(inputs, state, observe)
+
+    def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options: Any) -> str | None:
+        """As the mixin's, but with every setting, so that a default which changes one day changes no saved agent."""
+        return super().save_pretrained(save_directory, config=config or self.config(), **options)
+
+    def config(self) -> dict[str, Any]:
+        """What makes it again, but for its weights; plain JSON."""
+        return {
+            "model": self.model,
+            "observation": self.observation,
+            "actions": self.actions,
+            "environment": asdict(self.environment),
+            "settings": settings_of(self.network),
+            "steps": self.steps,
+            "source": self.source,
+        }
 
     def check(self, observation: tuple[int, int, int], actions: int, env: str) -> None:
         """Raises RequestError where an environment is not of the kind that the agent learned to play."""

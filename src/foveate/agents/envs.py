@@ -61,13 +61,17 @@ class VectorStep:
 class VectorEnvironment(Protocol):
     """Environments stepped together."""
 
-    envs: int
     actions: int
     action_names: tuple[str, ...]
     observation_shape: tuple[int, int, int]
     """Channels, height, width."""
     box: Box
     """The part of the screen that an observation shows."""
+
+    @property
+    def envs(self) -> int:
+        """How many there are."""
+        ...
 
     def reset(self, seed: int) -> VectorStep: ...
     def step(self, actions: Int64[Tensor, " envs"]) -> VectorStep: ...

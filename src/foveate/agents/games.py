@@ -184,7 +184,6 @@ class AtariGame:
         """A new game. A seed also loads the ROM again, which alone makes the emulator take it."""
         if seed is not None:
             self._load(seed)
-            self._random = np.random.default_rng(seed)
         self._frames = []
         self.ale.reset_game()
         published = self.settings.screen == "mask-a3c"
@@ -317,7 +316,8 @@ class GymGame:
             raise RequestError(f"gymnasium cannot make {settings.env!r} ({_line(error)})") from error
         if not isinstance(self.env.action_space, gymnasium.spaces.Discrete):
             raise RequestError(
-                f"{settings.env} does not have discrete actions; add --env.options continuous=false where it knows that"
+                f"{settings.env} does not have discrete actions; where it knows the option, make it so with the "
+                "environment's options: continuous=false"
             )
         self.settings = settings
         self._limit = min(gymnasium.spec(settings.env).max_episode_steps or settings.max_frames, settings.max_frames)

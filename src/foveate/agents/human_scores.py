@@ -73,7 +73,7 @@ SCORES: Mapping[str, tuple[float, float]] = {
 
 def human_normalised(game: str | None, score: float) -> float | None:
     """0 for a random player, 1 for a human one; None for a game that is not among the 57."""
-    if game not in SCORES:
+    if game is None or game not in SCORES:
         return None
     random, human = SCORES[game]
     return (score - random) / (human - random)

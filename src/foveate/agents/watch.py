@@ -21,6 +21,7 @@ from foveate.agents.placement import screen_centres
 from foveate.agents.player import Player
 from foveate.errors import RequestError
 from foveate.viz import video
+from foveate.viz.video import Blend
 
 REMEMBERED = 288
 """Values that are drawn: one a pixel of the plot."""
@@ -44,7 +45,7 @@ class WatchSettings:
     """Agent steps after which the film ends; it ends with the game before."""
     skip: int = 0
     """Agent steps to play before the film begins."""
-    blend: video.Blend = "light"
+    blend: Blend = "light"
     """How a map is laid over the screen; see foveate.viz.video."""
     sample: bool = False
     """Draw actions from the policy; without it the likeliest is taken."""
@@ -98,9 +99,9 @@ def watch_agent(agent: PlayingAgent, settings: WatchSettings) -> Watched:
             score, over = float(step.episode_return), bool(step.over)
             if over:
                 break
+        if not filmed:
+            raise RequestError(f"the game ended after {number + 1} steps; --skip fewer than that")
     games.close()
-    if not filmed:
-        raise RequestError(f"the game ended after {number + 1} steps; --skip fewer than that")
     if settings.sheet is not None:
         video.save_picture(video.contact_sheet(moments.chosen(), columns=2), settings.sheet)
     return Watched(filmed, score, over)
@@ -109,7 +110,7 @@ def watch_agent(agent: PlayingAgent, settings: WatchSettings) -> Watched:
 class Painter:
     """Makes a picture of a step."""
 
-    def __init__(self, agent: PlayingAgent, games: Games, blend: video.Blend) -> None:
+    def __init__(self, agent: PlayingAgent, games: Games, blend: Blend) -> None:
         self.agent = agent
         self.actions = games.action_names
         self.env = games.settings.env

@@ -29,7 +29,7 @@ GAP = 12
 SIDE = 300
 """Pixels across beside the screens."""
 
-Picture = UInt8[np.ndarray, "high wide 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 def overlay(
@@ -51,11 +51,8 @@ def overlay(
     light = (down @ weights.astype(np.float32) @ across.T)[:, :, None]
     if blend == "reproduction":
         return ((large + 255 * light) / 2).astype(np.uint8)
-    return (
-        (large * (0.25 + 0.75 * light) + light * (1 - light / 2) * np.array(MARK, np.float32) * 0.3)
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
+    # The glow shows attention to what is black.
+    return (large * (0.3 + 0.7 * light) + 0.3 * light * np.array(MARK, np.float32)).clip(0, 255).astype(np.uint8)
 
 
 def _between(centres: np.ndarray, size: int, zoom: int) -> Float[np.ndarray, "pixels cells"]:
@@ -104,7 +101,7 @@ def side(
         words.append((252, row + pitch // 2 - 8, f"{probability:.2f}", BRIGHT, 12))
     top += len(actions) * pitch + GAP
     words.append((0, top, f"value {values[-1]:.2f}", BRIGHT, 13))
-    plot(whole[top + 24 : high - GAP, : SIDE - GAP], values)
+    plot(whole[top + 24 : min(high - GAP, top + 184), : SIDE - GAP], values)
     write(whole, words)
     return whole
 
@@ -208,12 +205,19 @@ class Film:
                 ffmpeg_log_level="error",
                 output_params=["-preset", "veryfast"],
             )
-            self._writer.send(None)
-        self._writer.send(np.ascontiguousarray(picture))
+            self._send(None)
+        self._send(np.ascontiguousarray(picture))
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+    def _send(self, picture: Picture | None) -> None:
+        try:
+            self._writer.send(picture)
+        except OSError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise RequestError(f"ffmpeg cannot make the film ({lines[-1] if lines else error})") from error
 
 
 @contextmanager

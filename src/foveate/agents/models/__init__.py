@@ -49,7 +49,7 @@ def build(
     given = dict(settings or {}) | dict(kind.fixed)
     if unknown := given.keys() - {f.name for f in fields(kind.settings)}:
         raise RequestError(f"the model {name} has no setting {', '.join(sorted(unknown))}")
-    return kind.network(observation, actions, kind.settings(**{k: _tuples(v) for k, v in given.items()}))  # type: ignore[call-arg]
+    return kind.network(observation, actions, kind.settings(**{k: _tuples(v) for k, v in given.items()}))
 
 
 def settings_of(network: AgentNetwork) -> dict[str, Any]:

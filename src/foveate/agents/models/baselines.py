@@ -81,13 +81,22 @@ class Section(nn.Module):
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
         self.enter = nn.Conv2d(channels, out, 3, padding=1)
-        self.blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(out, out, 3, padding=1) for _ in "12"]) for _ in "12"])
+        self.blocks = nn.ModuleList([Block(out), Block(out)])
 
     def forward(self, x: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n out rows columns"]:
         x = F.max_pool2d(self.enter(x), 3, 2, 1)
         for block in self.blocks:
-            inner = x
-            for conv in block:
-                inner = conv(torch.relu(inner))
-            x = x + inner
+            x = block(x)
         return x
+
+
+class Block(nn.Module):
+    """Two convolutions, added to what they were given."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "n channels rows columns"]) -> Float[Tensor, "n channels rows columns"]:
+        return x + self.second(torch.relu(self.first(torch.relu(x))))

@@ -45,9 +45,10 @@ class MaskA3C(AgentNetwork):
         channels, grid = observation[0], Grid(*observation[1:])
         self.convolutions, self.pools = nn.ModuleList(), nn.ModuleList()
         for kernel, out in ((3 if small(observation) else 5, 32), (3, 32), (3, 64)):
-            self.convolutions.append(SameConv(grid, channels, out, kernel, 1))
+            conv = SameConv(grid, channels, out, kernel, 1)
+            self.convolutions.append(conv)
             if not small(observation):
-                pool = Pool(self.convolutions[-1].grid)
+                pool = Pool(conv.grid)
                 self.pools.append(pool)
                 grid = pool.grid
             channels = out
@@ -70,7 +71,8 @@ class MaskA3C(AgentNetwork):
     def forward(
         self, inputs: AgentInputs, state: State, observe: bool = False
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
-        frames, statistics = scale(inputs.observation), {}
+        frames = scale(inputs.observation)
+        statistics: dict[str, Tensor] = {}
         if self.settings.normalise:
             known = {name: state[name] for name in ("frame_mean", "frame_deviation", "frames")}
             # What is floating point already was normalised by whoever gave it.
