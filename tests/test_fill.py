@@ -332,7 +332,7 @@ def test_case_is_kept() -> None:
 # --- synonyms
 
 WORDNET = {
-    "adj": {"good": [["full"], ["honorable", "respectable"]], "happy": [["glad"]]},
+    "adj": {"good": [["full"], ["honorable", "respectable"]], "happy": [["felicitous", "glad"]]},
     "verb": {
         "love": [["adore", "run after"]],
         "stop": [["halt", "quit"]],

@@ -150,6 +150,7 @@ def main(settings: Settings, resume: bool = False) -> None:
     rows = encode(sentences(settings.data, SOURCES, settings.texts))
     held_out = encode(sentences(settings.data, HELD_OUT, 150))
     run = Run(settings.run, settings, resume=resume)
+    torch.manual_seed(settings.seed)  # the head
     model = mean_encoder(settings.encoders, settings.layers, settings.trained)
     groups = [
         {"params": [p for p in model.parameters() if p.requires_grad and p.dim() > 1], "weight_decay": 0.01},

@@ -128,7 +128,8 @@ class MaskedLanguageModel:
         self, texts: Sequence[str], spans: Sequence[tuple[int, int]]
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of each text, and its tokens that share a character with its span."""
-        rows = self.tokenizer(list(texts), truncation=True, max_length=self._limit).encodings
+        # transformers' tokenizers fail on an empty list.
+        rows = self.tokenizer(list(texts), truncation=True, max_length=self._limit).encodings if texts else []
         places = [
             [i for i, (a, b) in enumerate(row.offsets) if a < end and b > start and row.sequence_ids[i] is not None]
             for row, (start, end) in zip(rows, spans, strict=True)

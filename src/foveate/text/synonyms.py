@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -83,8 +82,8 @@ def analyses(word: str) -> Iterator[tuple[str, str, Callable[[str], str]]]:
         ("s", ("verb", "noun"), _plural),
         ("ed", ("verb",), _past),
         ("ing", ("verb",), partial(_joined, ending="ing")),
-        ("er", ("adj",), partial(_joined, ending="er")),
-        ("est", ("adj",), partial(_joined, ending="est")),
+        ("er", ("adj",), partial(_compared, ending="er")),
+        ("est", ("adj",), partial(_compared, ending="est")),
     ):
         if word.endswith(ending) and len(word) > len(ending) + 1:
             # The lemma is whatever gives this word: "y" for "ies", an "e" that was dropped, a letter not doubled.
@@ -103,6 +102,11 @@ def _plural(lemma: str) -> str:
 
 def _past(lemma: str) -> str:
     return _IRREGULAR.get(lemma) or _joined(lemma, "ed")
+
+
+def _compared(lemma: str, ending: str) -> str:
+    # Long adjectives take "more" and "most", which is no form of one word.
+    return _joined(lemma, ending) if len(lemma) <= 6 else ""
 
 
 def _joined(lemma: str, ending: str) -> str:
@@ -125,7 +129,6 @@ def _from_table(path: Path) -> Senses:
 
 
 def _from_nltk(resources: str | Path | None) -> Senses:
-    places = f"{TABLE} or corpora/wordnet"
     try:
         import nltk
         from nltk.corpus.reader.wordnet import WordNetCorpusReader
@@ -133,16 +136,19 @@ def _from_nltk(resources: str | Path | None) -> Senses:
         raise RequestError(
             f"synonyms need {TABLE} in --resources, or NLTK and its WordNet: pip install 'foveate[attacks]'"
         ) from error
-    asked = [] if resources is None else [str(resources)]
-    paths = asked or [*os.environ.get("NLTK_DATA", "").split(os.pathsep), *nltk.data.path]
+    if resources is not None and str(resources) not in nltk.data.path:
+        # NLTK reads from no place that is not named here.
+        nltk.data.path.insert(0, str(resources))
     try:
-        root: Any = nltk.data.find("corpora/wordnet", [path for path in paths if path])
+        root: Any = nltk.data.find("corpora/wordnet", None if resources is None else [str(resources)])
         wordnet = WordNetCorpusReader(root, None)
     except LookupError as error:
-        where = f"in {resources}" if asked else "where NLTK looks (NLTK_DATA)"
+        where = f"in {resources}" if resources is not None else "where NLTK looks (NLTK_DATA)"
         raise RequestError(
-            f"there is no WordNet {where}; give a directory that holds {places} as --resources"
+            f"there is no WordNet {where}; give a directory that holds {TABLE} or corpora/wordnet as --resources"
         ) from error
+    except OSError as error:
+        raise RequestError(f"NLTK refuses to read WordNet: {str(error).strip().splitlines()[0]}") from error
     names = {"adj": "a", "verb": "v", "noun": "n", "adv": "r"}
 
     def senses(part: str, lemma: str) -> list[list[str]]:
