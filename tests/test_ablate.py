@@ -45,11 +45,12 @@ def test_only_what_is_observed_changes(tiny: Callable[[str], tuple[Any, Any]], f
     visible = encoded.real.clone()
     visible[:, 1] = False
     mine, real = (c.predict(encoded, None, visible, observe=True) for c in (other, classifier))
-    assert torch.equal(mine.logits, real.logits)
+    torch.testing.assert_close(mine.logits, real.logits)
     seen, own = mine.observation, real.observation
     assert seen is not None and own is not None
     assert not torch.allclose(seen.attention, own.attention, atol=1e-3)
-    torch.testing.assert_close(seen.attention.sum(2), own.attention.sum(2)), "every row still sums to one, or none"
+    # Every row still sums to one, or, of what is padding or deleted, to nothing.
+    torch.testing.assert_close(seen.attention.sum(2), own.attention.sum(2))
     torch.testing.assert_close(seen.received.sum(2), own.received.sum(2))
     torch.testing.assert_close(seen.pooled.sum(2), own.pooled.sum(2))
     assert (seen.attention >= 0).all()
@@ -89,10 +90,8 @@ def test_shuffling_moves_words_and_keeps_all_else(classifier: TextClassifier) ->
     torch.testing.assert_close(seen.pooled[0], real.pooled[0][:, order])
 
 
-def test_real_attention_needs_no_wrapper_and_others_no_mistake(classifier: TextClassifier) -> None:
+def test_real_attention_needs_no_other_classifier(classifier: TextClassifier) -> None:
     assert blind(classifier, "real") is classifier
-    with pytest.raises(RequestError, match="no attention is called 'none'"):
-        blind(classifier, "none")  # type: ignore[arg-type]
 
 
 # The ablation

@@ -329,7 +329,7 @@ def _curves(runs: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, list[tupl
         for measure, drawn in panels.items():
             if all(prefix + measure in line for log in logs for line in log):
                 drawn[condition.name] = [
-                    (lines[0]["step"], over_seeds([line[prefix + measure] for line in lines]))
+                    (float(lines[0]["step"]), over_seeds([line[prefix + measure] for line in lines]))
                     for lines in zip(*logs, strict=True)
                 ]
     return panels

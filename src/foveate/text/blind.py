@@ -6,13 +6,12 @@ import copy
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.errors import RequestError
 from foveate.text.classifier import Encoded, Observation, Prediction, TextClassifier
 
 Sight = Literal["real", "random", "shuffled", "untrained"]
@@ -65,9 +64,7 @@ class BlindClassifier(TextClassifier):
 
 
 def blind(classifier: TextClassifier, sight: Sight, seed: int = 0) -> TextClassifier:
-    """The classifier as an agent sees it that is shown such attention. Raises RequestError for an unknown `sight`."""
-    if sight not in get_args(Sight):
-        raise RequestError(f"no attention is called {sight!r}; there is {', '.join(get_args(Sight))}")
+    """The classifier as an agent sees it that is shown such attention."""
     return classifier if sight == "real" else BlindClassifier(classifier, sight, seed)
 
 
@@ -76,7 +73,8 @@ def _untrained(classifier: TextClassifier, seed: int) -> TextClassifier:
     model = classifier.model
     build: Callable[..., torch.nn.Module] = type(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not the seed itself, which the classifier may have been made with.
+        torch.manual_seed(zlib.crc32(b"untrained", seed & 0xFFFFFFFF))
         fresh = build(copy.deepcopy(model.config))
     weight = next(model.parameters())
     fresh = fresh.to(weight.device, weight.dtype).requires_grad_(False).eval()

@@ -165,7 +165,7 @@ class Report:
 
     def to_markdown(self, shown: int, pictures: Sequence[str] = ()) -> str:
         """The same as the page; bold tokens are the explainer's, struck ones the attacker's."""
-        parts = [f"# Explainer and attacker: {self.model}", "\n".join(f"- {s}" for s in self.sentences)]
+        parts = [f"# Explainer and attacker: {Path(self.model).name}", "\n".join(f"- {s}" for s in self.sentences)]
         if self.tag_rows:
             lines = ["| part of speech | explainer | attacker | all words |", "|---|---|---|---|"]
             lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in self.tag_rows]

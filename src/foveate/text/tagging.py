@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from foveate.errors import RequestError
 from foveate.text.opponents.resources import PIECES, Resources
@@ -55,7 +56,7 @@ def nltk_tagger(resources: Path | None = None) -> Tagger:
     return tag
 
 
-def _json(path: Path) -> dict[str, dict[str, float]]:
+def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

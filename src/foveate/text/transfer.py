@@ -340,7 +340,7 @@ def _draw(matrix: Matrix, folder: Path) -> None:
         cells = [[matrix.cells[row, column].reachable.means for column in matrix.columns] for row in matrix.rows]
         values[name] = [[means[measure].mean if measure in means else None for means in row] for row in cells]
     which = "attacks" if matrix.task == "attack" else "explanations, texts that can be solved"
-    save(heat_maps(matrix.rows, matrix.columns, values, which), folder / "transfer")
+    save(heat_maps(matrix.rows, matrix.columns, values, which + "; darker is better"), folder / "transfer")
 
 
 def _cell(cell: Cell, which: str, measure: str) -> str:

@@ -95,7 +95,9 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, Curve]]], names: Sequen
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.set_axisbelow(True)
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), fontsize=9, frameon=False)
+    shown = [name for name in names if name in lines]
+    handles = [lines[name] for name in shown]
+    figure.legend(handles, shown, loc="outside lower center", ncols=len(shown), fontsize=9, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
     return figure

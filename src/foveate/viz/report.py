@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from foveate.viz.marks import pieces, visible
 
 if TYPE_CHECKING:
+    from foveate.text.attack_result import AttackResult
     from foveate.text.report import Case, Report
 
 STYLE = """
@@ -51,7 +52,7 @@ def page(report: Report, shown: int, pictures: Sequence[Path] = ()) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>foveate: explainer and attacker</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Explainer and attacker: {escape(report.model)}</h1>\n<ul>{said}</ul>\n{_tags(report)}"
+        f"<h1>Explainer and attacker: {escape(Path(report.model).name)}</h1>\n<ul>{said}</ul>\n{_tags(report)}"
         '<h2>Texts</h2>\n<p><span class="e">Highlighted</span>: found by the explainer; with them masked the decision '
         'falls. <span class="a">Red</span>: masked by the attacker; with them masked the label is another. '
         '<span class="e"><span class="a">Both</span></span>.</p>\n'
@@ -92,10 +93,15 @@ def _case(case: Case, attacked: str, overlap: str) -> str:
         *([f"true: <b>{escape(a.truth)}</b>"] if a.truth else []),
         f"predicted: <b>{escape(e.label)}</b> {e.probability:.3f}",
         f"explained: Δp {e.delta_p:.3f}{'' if e.solved else f', short of {e.threshold:g}'}, {_queries(e.queries)}",
-        f"attacked: <b>{escape(attacked)}</b>" + ("" if a.skipped else f", Δp {a.delta_p:.3f}, {_queries(a.queries)}"),
+        escape(attacked) if a.skipped else _attack(attacked, a),
         *([f"overlap {overlap}"] if overlap else []),
     ]
     return f'<div class="case">{"".join(lines)}<p class="facts">{" · ".join(facts)}</p></div>\n'
+
+
+def _attack(attacked: str, a: AttackResult) -> str:
+    what = f"attacked: <b>{escape(attacked)}</b>" if a.solved else escape(attacked)
+    return f"{what}, Δp {a.delta_p:.3f}, {_queries(a.queries)}"
 
 
 def _queries(count: int) -> str:
