@@ -1,6 +1,6 @@
 """Attacks a second of foveate's agent, and its ratios to TextAttack's own DeepWordBug and PWWS on the same texts.
 
-    python benchmarks/attacks_per_second.py [--model DIR] [--data FILE] [--limit 16] [--resources DIR] [--agent DIR]
+    python benchmarks/attacks_per_second.py [--model ID|DIR] [--data FILE] [--limit 16] [--resources DIR] [--agent DIR]
 
 Each attacks the same texts of the same classifier on the same machine, the label that is predicted first. TextAttack
 runs as it comes: its recipe over its own HuggingFaceModelWrapper, which pads every text to the model's longest; beside
@@ -74,13 +74,13 @@ def over_foveate(name: str, classifier: TextClassifier, resources: Resources) ->
 
 def as_it_comes(name: str, classifier: TextClassifier, resources: Resources) -> Run:
     """TextAttack's recipe over its own wrapper; queries are as it counts them."""
-    textattack()
-    from textattack import attack_recipes
-    from textattack.models.wrappers import HuggingFaceModelWrapper
-
-    recipe = {"deepwordbug": attack_recipes.DeepWordBugGao2018, "pwws": attack_recipes.PWWSRen2019}[name]
     places = resources.nltk_data(tuple(kind for kind in OPPONENTS[name].needs if kind in PIECES))
     with nltk_data(places):
+        textattack()
+        from textattack import attack_recipes
+        from textattack.models.wrappers import HuggingFaceModelWrapper
+
+        recipe = {"deepwordbug": attack_recipes.DeepWordBugGao2018, "pwws": attack_recipes.PWWSRen2019}[name]
         search = recipe.build(HuggingFaceModelWrapper(classifier.model, classifier.tokenizer))
 
     def run(texts: list[Text]) -> tuple[int, float]:

@@ -25,7 +25,7 @@ from foveate.text.classifier import TextClassifier
 from foveate.text.explanation import Token
 from foveate.text.opponents import OPPONENTS, Resources, attack, missing, note, prepare
 from foveate.text.opponents.edits import edits_between, touched
-from foveate.text.opponents.loading import drawn
+from foveate.text.opponents.loading import drawn, nltk_data, textattack
 from foveate.text.opponents.resources import generated, table
 from foveate.text.probe import Probe
 
@@ -422,9 +422,8 @@ def test_attacks_are_the_same_again_and_leave_random_states_alone(
 
 @installed
 def test_a_remembered_answer_is_no_query(classifier: TextClassifier, full: Resources) -> None:
-    from foveate.text.opponents.loading import textattack
-
-    harness = textattack()
+    with nltk_data(full.nltk_data(("stopwords",))):
+        harness = textattack()
     probe = Probe(classifier, TEXTS[:1])
     goal = harness.Goal(harness.Victim(probe, 2))
     goal.start(0)

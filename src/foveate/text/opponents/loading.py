@@ -22,7 +22,8 @@ from foveate.errors import RequestError
 def textattack() -> ModuleType:
     """`foveate.text.opponents.harness`, and TextAttack with it; neither fetches anything.
 
-    Raises RequestError where TextAttack is missing or does not load.
+    To be called inside `nltk_data`: TextAttack reads NLTK's stopwords while it is imported. Raises RequestError where
+    it is missing or does not load.
     """
     environment = dict(os.environ)
     try:
