@@ -84,9 +84,12 @@ class MaskedLanguageModel:
         found: list[list[str]] = [[] for _ in slots]
         for i, tokens in zip(rows, best, strict=True):
             word = slots[i].word.lower()
-            others = (w for w in map(self._word, tokens) if w and w.lower() != word)
-            # A cased vocabulary's two forms of a word may come to one.
-            found[i] = list(dict.fromkeys(like(slots[i].word, other) for other in others))[:most]
+            # Of a cased vocabulary's two forms of a word, the likelier.
+            others: dict[str, str] = {}
+            for other in filter(None, map(self._word, tokens)):
+                others.setdefault(other.lower(), other)
+            others.pop(word, None)
+            found[i] = [like(slots[i].word, other) for other in others.values()][:most]
         return found
 
     def surprise(self, slots: Sequence[Slot]) -> Float[Tensor, " slots"]:
