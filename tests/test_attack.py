@@ -96,6 +96,18 @@ def test_an_unknown_label_harms_its_own_text_alone(attacker: Attacker) -> None:
     assert isinstance(found[1], AttackResult) and isinstance(found[2], RequestError)
 
 
+def test_words_that_are_kept_are_left_alone_and_are_still_words(classifier: TextClassifier) -> None:
+    text = TEXTS[0]
+    word = text.split()[1]
+    free = Attacker(classifier, method="greedy")(text)
+    kept = Attacker(classifier, method="greedy", keep=(word,))(text)
+    assert kept.tokens == free.tokens
+    protected = {i for i, t in enumerate(kept.tokens) if not t.special and word in text[t.start : t.end]}
+    assert protected and not any(protected & set(step.masked) for step in kept.path)
+    count = sum(not t.special for t in kept.tokens)
+    assert kept.mask_rate == pytest.approx(len(kept.masked) / count)
+
+
 def test_verified_minimality_is_of_the_label(attacker: Attacker) -> None:
     for r in attacker(list(TEXTS), verify=True):
         assert r.minimal is (None if not r.solved else r.minimal)

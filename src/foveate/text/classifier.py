@@ -36,7 +36,7 @@ class Encoded:
     real: Bool[Tensor, "texts tokens"]
     """False on padding."""
     maskable: Bool[Tensor, "texts tokens"]
-    """False on padding and on special tokens."""
+    """False on padding, on special tokens, and on tokens that are to be left alone."""
     segments: Int[Tensor, "texts tokens"]
     """0 for the first text, 1 for the second of a pair; 0 on special tokens and padding."""
     offsets: Int[Tensor, "texts tokens 2"]
@@ -52,6 +52,11 @@ class Encoded:
     @property
     def lengths(self) -> Int[Tensor, " texts"]:
         return self.real.sum(1)
+
+    @property
+    def ordinary(self) -> Bool[Tensor, "texts tokens"]:
+        """The text's own tokens: neither padding nor special, though they may have to be left alone."""
+        return self.maskable | (self.offsets[..., 1] > self.offsets[..., 0])
 
     def select(self, rows: Int[Tensor, " rows"]) -> Encoded:
         """The texts of `rows`, trimmed to the longest of them."""

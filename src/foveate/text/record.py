@@ -73,13 +73,13 @@ class Record:
         tokens = _tokens(probe)
         paths = self._paths()
         explanations = []
-        for row, (text, target, label, probability, maskable, queries, truncated) in enumerate(
+        for row, (text, target, label, probability, ordinary, queries, truncated) in enumerate(
             zip(
                 encoded.texts,
                 probe.target.tolist(),
                 probe.label.tolist(),
                 probe.probability.tolist(),
-                encoded.maskable.sum(1).tolist(),
+                encoded.ordinary.sum(1).tolist(),
                 probe.queries.tolist(),
                 encoded.truncated.tolist(),
                 strict=True,
@@ -106,7 +106,7 @@ class Record:
                     flipped=best.label != labels[label],
                     final_label=best.label,
                     queries=queries,
-                    mask_rate=len(best.masked) / maskable if maskable else 0.0,
+                    mask_rate=len(best.masked) / ordinary if ordinary else 0.0,
                     path=steps,
                     method=method,
                     model=probe.classifier.name,
@@ -156,7 +156,7 @@ def _tokens(probe: Probe) -> list[tuple[Token, ...]]:
         encoded.input_ids,
         encoded.offsets.tolist(),
         encoded.segments.tolist(),
-        encoded.maskable.tolist(),
+        encoded.ordinary.tolist(),
         strict=True,
     ):
         sources = (text,) if isinstance(text, str) else text
