@@ -66,9 +66,8 @@ class Attack:
         """By how many nats log p(target | X') is above that of the next best label, at least 0."""
         target = probe.target[rows, None]
         logits = prediction.logits.float()
-        return (logits.gather(1, target) - logits.scatter(1, target, -float("inf")).amax(1, keepdim=True)).clamp(
-            min=0
-        )[:, 0]
+        rival = logits.scatter(1, target, -float("inf")).amax(1, keepdim=True)
+        return (logits.gather(1, target) - rival).clamp(min=0).squeeze(1)
 
     def reachable(self, probe: Probe, rows: Int[Tensor, " rows"]) -> Bool[Tensor, " rows"]:
         """Nothing rules a change of the label out beforehand."""
