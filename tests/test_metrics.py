@@ -9,7 +9,7 @@ import torch
 from conftest import PAIRS, TEXTS
 from scipy import stats
 
-from foveate.text.bootstrap import bootstrap_means
+from foveate.bootstrap import bootstrap_means
 from foveate.text.classifier import TextClassifier
 from foveate.text.metrics import BINS, faithfulness
 

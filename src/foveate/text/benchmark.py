@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from foveate.bootstrap import Interval
 from foveate.errors import RequestError
 from foveate.run import require_wandb, start_wandb, write_atomically
 from foveate.text import opponents
 from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
-from foveate.text.bootstrap import Interval
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
 from foveate.text.explainer import find_agent, label_indices

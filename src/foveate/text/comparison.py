@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from foveate.bootstrap import Interval, bootstrap_means
 from foveate.errors import RequestError
-from foveate.text.bootstrap import Interval, bootstrap_means
 from foveate.text.explanation import Explanation
 from foveate.text.goal import Task
 from foveate.text.metrics import outcomes
