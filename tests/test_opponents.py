@@ -421,6 +421,25 @@ def test_attacks_are_the_same_again_and_leave_random_states_alone(
 
 
 @installed
+def test_corpora_are_read_once_and_left_as_they_were(full: Resources) -> None:
+    from nltk.corpus import wordnet
+
+    places = full.nltk_data(("wordnet",))
+    before = type(wordnet), dict(vars(wordnet))
+    with nltk_data(places):
+        assert wordnet.synsets("joy")
+        files = wordnet._data_file_map
+    assert (type(wordnet), dict(vars(wordnet))) == before
+    with nltk_data(places):
+        assert wordnet._data_file_map is files
+        assert wordnet.synsets("joy")
+    with pytest.raises(RequestError, match=r"NLTK cannot read its data in .*'?stopwords"), nltk_data(["nowhere"]):
+        from nltk.corpus import stopwords
+
+        stopwords.words("english")
+
+
+@installed
 def test_a_remembered_answer_is_no_query(classifier: TextClassifier, full: Resources) -> None:
     with nltk_data(full.nltk_data(("stopwords",))):
         harness = textattack()

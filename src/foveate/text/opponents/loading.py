@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -54,15 +55,17 @@ def nltk_data(places: list[str]) -> Iterator[None]:
     import nltk
     from nltk.corpus import stopwords, wordnet
 
-    def forget() -> None:
-        # A corpus that was read stays bound to its place, and NLTK refuses it once that is out of its path.
-        for corpus in (stopwords, wordnet):
-            vars(corpus).get("_unload", lambda: None)()
-
-    forget()
     path, download = list(nltk.data.path), nltk.download
     nltk.data.path[:] = [*places, *path]
     nltk.download = _nothing
+    # A corpus that was read stays bound to its place, and NLTK refuses it once that is out of its path; to read it
+    # anew takes seconds. So what was read of these places is put back while they are open, and else set aside.
+    corpora = (stopwords, wordnet)
+    outside = [_state(corpus) for corpus in corpora]
+    for corpus, inside in zip(corpora, _read.get(tuple(places), [None] * len(corpora)), strict=True):
+        vars(corpus).get("_unload", _nothing)()
+        if inside is not None:
+            _restore(corpus, inside)
     try:
         yield
     except (LookupError, PermissionError) as error:
@@ -71,9 +74,26 @@ def nltk_data(places: list[str]) -> Iterator[None]:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip(" *")), type(error).__name__)
         raise RequestError(f"NLTK cannot read its data in {', '.join(places)}: {reason}") from error
     finally:
-        forget()
+        _read[tuple(places)] = [_state(corpus) for corpus in corpora]
+        for corpus, before in zip(corpora, outside, strict=True):
+            _restore(corpus, before)
         nltk.data.path[:] = path
         nltk.download = download
+
+
+_State = tuple[type, dict[str, Any]]
+_read: dict[tuple[str, ...], list[_State]] = {}
+"""NLTK's corpora as they were left, by the directories that they were read from."""
+
+
+def _state(corpus: Any) -> _State:
+    return type(corpus), dict(vars(corpus))
+
+
+def _restore(corpus: Any, state: _State) -> None:
+    corpus.__class__ = state[0]
+    vars(corpus).clear()
+    vars(corpus).update(state[1])
 
 
 def _nothing(*args: object, **kwargs: object) -> bool:
