@@ -177,10 +177,10 @@ def ablate(settings: Settings) -> Ablation:
     about = {"settings": asdict(settings), "versions": benchmark.versions(), "texts": len(texts)}
     text = json.dumps({**about, **result.to_dict()}, indent=1, ensure_ascii=False, default=str)
     write_atomically(settings.output / "results.json", text + "\n")
-    title = (
-        f"# Does the attention matter? {settings.model}, {settings.task}, {len(seeds)} seeds, {len(texts)} texts\n\n"
+    title = f"# Does the attention matter? {settings.model}, {settings.task}, {len(texts)} texts\n\n"
+    title += (
+        f"Features: {', '.join(settings.features)}; {settings.steps} queries of training; seeds {settings.seeds}.\n\n"
     )
-    title += f"Features: {', '.join(settings.features)}; {settings.steps} queries of training.\n\n"
     write_atomically(settings.output / "table.md", title + result.to_markdown())
     _draw(result, found, settings)
     return result
@@ -347,7 +347,9 @@ def _draw(result: Ablation, found: Mapping[str, Sequence[Sequence[Explanation]]]
         "delta_p": "Δp",
     }
     names = [c.name for c in CONDITIONS]
-    what = f"{settings.model}, {settings.task}: means over {result.seeds} seeds, bands: 95% intervals over seeds"
+    what = f"{settings.model}, {settings.task}: " + (
+        "one seed" if result.seeds == 1 else f"means over {result.seeds} seeds, bands: 95% intervals over seeds"
+    )
     panels = [(titles[name], "training queries", drawn) for name, drawn in result.curves.items()]
     save(curves(panels, names, what), settings.output / "panels")
     done = {"masked": "tokens masked, solved texts", "mask_rate": "masked rate, solved texts"}

@@ -97,7 +97,8 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, Curve]]], names: Sequen
         axis.set_axisbelow(True)
     shown = [name for name in names if name in lines]
     handles = [lines[name] for name in shown]
-    figure.legend(handles, shown, loc="outside lower center", ncols=len(shown), fontsize=9, frameon=False)
+    beside = min(len(shown), 2 * len(panels) - 1)
+    figure.legend(handles, shown, loc="outside lower center", ncols=max(beside, 1), fontsize=9, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
