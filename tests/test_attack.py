@@ -108,6 +108,23 @@ def test_words_that_are_kept_are_left_alone_and_are_still_words(classifier: Text
     assert kept.mask_rate == pytest.approx(len(kept.masked) / count)
 
 
+def test_opponents_are_methods_of_an_attacker(classifier: TextClassifier, tmp_path: Path) -> None:
+    from foveate.text.fill import FillSettings
+
+    lines = [{"text": TEXTS[0], "pair": None, "candidates": [TEXTS[1], TEXTS[2]]}]
+    (tmp_path / "gan_candidates.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    attacker = Attacker(classifier, method="gan", filling=FillSettings(resources=tmp_path))
+    result = attacker(TEXTS[0])
+    assert result.method == "gan" and result.fill == "words" and result.queries <= 2
+    assert result.solved == (result.final_label != result.label)
+    with pytest.raises(RequestError, match="needs the texts of a trained generator"):
+        Attacker(classifier, method="gan")(TEXTS[0])
+    with pytest.raises(RequestError, match="words of its own"):
+        Attacker(classifier, method="gan", keep=("not",))
+    with pytest.raises(RequestError, match="unknown method"):
+        foveate.Explainer(classifier, method="gan")
+
+
 def test_verified_minimality_is_of_the_label(attacker: Attacker) -> None:
     for r in attacker(list(TEXTS), verify=True):
         assert r.minimal is (None if not r.solved else r.minimal)

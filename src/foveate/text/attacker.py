@@ -12,14 +12,16 @@ import torch
 from torch import nn
 
 from foveate.errors import RequestError
+from foveate.text import opponents
 from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explainer import Explainer, single
 from foveate.text.fill import FillSettings, filler
 from foveate.text.goal import Attack, Goal, Task
-from foveate.text.methods import run
+from foveate.text.methods import METHODS, run
 from foveate.text.minimality import verify as verify_minimality
+from foveate.text.opponents import OPPONENTS, Resources
 from foveate.text.probe import Probe
 from foveate.text.protect import pattern, without_protected
 from foveate.text.record import Record
@@ -29,6 +31,7 @@ class Attacker(Explainer):
     """A classifier, and the method that changes its predictions."""
 
     task: Task = "attack"
+    methods = (*METHODS, *OPPONENTS)
 
     def __init__(
         self,
@@ -50,6 +53,10 @@ class Attacker(Explainer):
         filling needs is missing.
         """
         super().__init__(classifier, method=method, agent=agent, max_steps=max_steps)
+        if method in OPPONENTS and (keep or attack_wrong or (filling and filling.fill != "mask")):
+            raise RequestError(f"{method} has words of its own: leave out --fill, --keep and --attack-wrong")
+        if method in OPPONENTS:
+            self.at_once = 4  # They take texts one by one, seconds each.
         self.filling = filling or FillSettings()
         self._fill = filler(self.filling, keep)
         pattern(keep)  # What cannot be read is said before anything is attacked.
@@ -145,6 +152,8 @@ class Attacker(Explainer):
         return cast(list[AttackResult | RequestError], self._attempt(texts, attack, errors))
 
     def _attack(self, encoded: Encoded, truths: Sequence[int | None], verify: bool) -> list[AttackResult]:
+        if self.method in OPPONENTS:
+            return self._oppose(encoded, truths)
         probe = Probe(self.classifier, without_protected(encoded, self.keep))
         wrong = torch.tensor([t is not None and t != label for t, label in zip(truths, probe.label, strict=True)])
         played = torch.ones_like(wrong) if self.attack_wrong else ~wrong
@@ -164,6 +173,13 @@ class Attacker(Explainer):
             one = attack if attacked else skip
             results.append(masked_result(one, self.classifier.shown_mask, name, skipped=not attacked))
         return [replace(result, explainer=self) for result in self._fill(self.classifier, results)]
+
+    def _oppose(self, encoded: Encoded, truths: Sequence[int | None]) -> list[AttackResult]:
+        """What an opponent with words of its own makes of the texts."""
+        resources = Resources(self.filling.resources, self.filling.mlm)
+        rng = torch.Generator().manual_seed(0)
+        found = opponents.attack(self.method, Probe(self.classifier, encoded), rng, resources, truths=truths)
+        return [replace(result, explainer=self) for result in found]
 
 
 def _placed(found: Sequence[Any], where: torch.Tensor) -> list[Any]:

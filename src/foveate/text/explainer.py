@@ -30,6 +30,8 @@ class Explainer:
     """A classifier, and the method that explains its predictions."""
 
     task: Task = "explain"
+    methods: tuple[str, ...] = METHODS
+    """All that can be named."""
 
     def __init__(
         self,
@@ -46,8 +48,9 @@ class Explainer:
 
         Raises RequestError where the method or the agent is unknown, or a number out of its range.
         """
-        if method not in METHODS:
-            raise RequestError(f"unknown method {method!r}{_nearest(method, METHODS)}; there is {', '.join(METHODS)}")
+        if method not in self.methods:
+            near = _nearest(method, self.methods)
+            raise RequestError(f"unknown method {method!r}{near}; there is {', '.join(self.methods)}")
         if threshold is not None and not 0 < threshold <= 1:
             raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {threshold:g}")
         if max_steps < 1:
