@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from foveate.bootstrap import Interval
 from foveate.errors import RequestError
 from foveate.run import write_atomically
 from foveate.text import benchmark
 from foveate.text.agent import Agent
 from foveate.text.blind import Sight, blind
-from foveate.text.bootstrap import Interval
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.dqn import LearnerSettings
 from foveate.text.explanation import Explanation, load, save

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from foveate.bootstrap import Interval, bootstrap_means
 from foveate.errors import RequestError
 from foveate.run import write_atomically
 from foveate.text.attack_result import AttackResult
 from foveate.text.attacker import Attacker
-from foveate.text.bootstrap import Interval, bootstrap_means
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.explainer import Explainer
 from foveate.text.explanation import Explanation

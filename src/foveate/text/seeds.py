@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foveate.text.bootstrap import Interval
+from foveate.bootstrap import Interval
 
 # Student's t at 97.5%, for one degree of freedom and more; beyond them the normal distribution's, spread a little.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

@@ -13,12 +13,12 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
+from foveate.bootstrap import Interval
 from foveate.errors import RequestError
 from foveate.run import write_atomically
 from foveate.text import benchmark
 from foveate.text.agent import Agent
 from foveate.text.benchmark import Entry
-from foveate.text.bootstrap import Interval
 from foveate.text.classifier import TextClassifier
 from foveate.text.explanation import load
 from foveate.text.features import FEATURES

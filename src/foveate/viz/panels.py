@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate.text.bootstrap import Interval
+from foveate.bootstrap import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
