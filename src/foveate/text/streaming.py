@@ -132,7 +132,9 @@ def check(settings: Settings) -> None:
     if settings.texts and settings.input:
         raise RequestError("texts come either from the command line or from --input; leave one of them out")
     if not settings.texts and not settings.input:
-        raise RequestError('there is nothing to explain or attack; give a text, foveate explain "so it goes", or --input FILE')
+        raise RequestError(
+            'there is nothing to explain or attack; give a text, foveate explain "so it goes", or --input FILE'
+        )
     if settings.pair is not None and len(settings.texts) != 1:
         raise RequestError("--pair goes with one text; for many pairs, use --input with a column for each half")
     if settings.resume and not settings.output:
