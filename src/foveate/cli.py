@@ -34,6 +34,7 @@ What did a network look at when it decided, and does that claim survive a test?
   text report         explainer and attacker side by side on the same texts
   import attexplainer turn a value network that AttExplainer's authors published into an agent
   import mask-a3c     turn weights that Mask-A3C's authors published into a playing agent
+  agent train         train an agent to play
   agent evaluate      let a playing agent play, and tell its scores
   agent watch         film a game, and where the playing agent looks
   doctor              what is installed, what is missing, and how to mend it
@@ -173,22 +174,26 @@ def _attack(program: str, words: list[str]) -> int:
     return FAILED if outcome.explained else REFUSED
 
 
-def _train(program: str, words: list[str]) -> int:
-    # A preset changes the defaults that the other flags start from, so it is read before them.
+def _preset(words: list[str], blank: Any, paper: Callable[[Any], Any]) -> tuple[Any, list[str]]:
+    """What the other flags start from, which a preset changes, so it is read before them; and those flags."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="default")
     try:
         preset, words = first.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise RequestError(str(error)) from error
-
-    from foveate.text.training import TrainingSettings, paper, train
-
-    presets: dict[str, Callable[[TrainingSettings], TrainingSettings]] = {"default": lambda s: s, "paper": paper}
+    presets: dict[str, Callable[[Any], Any]] = {"default": lambda s: s, "paper": paper}
     if preset.preset not in presets:
         raise RequestError(f"unknown preset {preset.preset!r}; there is {', '.join(presets)}")
+    return presets[preset.preset](blank), words
+
+
+def _train(program: str, words: list[str]) -> int:
+    from foveate.text.training import TrainingSettings, paper, train
+
     blank = TrainingSettings(model=tyro.MISSING, data=tyro.MISSING, run=tyro.MISSING)
-    directory = train(_parse(TrainingSettings, program, words, default=presets[preset.preset](blank)))
+    default, words = _preset(words, blank, paper)
+    directory = train(_parse(TrainingSettings, program, words, default=default))
     print(f"foveate: the agent is in {directory}; foveate explain --agent {directory} ...", file=sys.stderr)
     return DONE
 
@@ -244,6 +249,17 @@ def _import_mask_a3c(program: str, words: list[str]) -> int:
     return DONE
 
 
+def _train_player(program: str, words: list[str]) -> int:
+    from foveate.agents.games import EnvironmentSettings
+    from foveate.agents.training import TrainSettings, paper, train
+
+    blank = TrainSettings(run=tyro.MISSING, environment=EnvironmentSettings(env=tyro.MISSING))
+    default, words = _preset(words, blank, paper)
+    directory = train(_parse(TrainSettings, program, words, default=default))
+    print(f"foveate: the agent is in {directory}; foveate agent evaluate --agent {directory}", file=sys.stderr)
+    return DONE
+
+
 def _evaluate(program: str, words: list[str]) -> int:
     from foveate.agents.evaluation import EvaluationSettings, evaluate
 
@@ -284,6 +300,7 @@ COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
     ("text", "report"): _report,
     ("import", "attexplainer"): _import,
     ("import", "mask-a3c"): _import_mask_a3c,
+    ("agent", "train"): _train_player,
     ("agent", "evaluate"): _evaluate,
     ("agent", "watch"): _watch,
     ("doctor",): _doctor,

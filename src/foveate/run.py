@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,8 +46,16 @@ class Run:
     (and `events.*` the same for TensorBoard).
     """
 
-    def __init__(self, directory: str | Path, settings: Any, *, resume: bool = False, wandb: bool = False) -> None:
-        """Look whether a run can go on here; nothing is written yet.
+    def __init__(
+        self,
+        directory: str | Path,
+        settings: Any,
+        *,
+        resume: bool = False,
+        wandb: bool = False,
+        free: Collection[str] = (),
+    ) -> None:
+        """Look whether a run can go on here; nothing is written yet. `free` settings may change on resuming.
 
         Raises RequestError where the directory holds a run already and `resume` is off, where it was started with
         other settings, or where W&B is asked for and not installed.
@@ -63,7 +71,7 @@ class Run:
                 raise RequestError(
                     f"{self.directory} holds a run already; add --resume to go on with it, or name another"
                 )
-            differ = ", ".join(_difference(self.settings_file, self._settings))
+            differ = ", ".join(n for n in _difference(self.settings_file, self._settings) if n not in free)
             if differ:
                 raise RequestError(f"{self.directory} was started with other settings ({differ}); resume with the same")
         self._wandb = wandb

@@ -307,7 +307,7 @@ class GymGame:
 
             if settings.env not in gymnasium.registry:
                 minatar.gym.register_envs()
-        options = _options(settings.options)
+        options = parse_options(settings.options)
         try:
             self.env: Any = gymnasium.make(
                 settings.env, render_mode="rgb_array", disable_env_checker=True, **options
@@ -394,7 +394,8 @@ def _action_names(env: Any, actions: int) -> tuple[str, ...]:
     return tuple(str(action) for action in range(actions))
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs, the value in JSON. Raises RequestError for any other word."""
     options = {}
     for word in words:
         name, _, value = word.partition("=")
