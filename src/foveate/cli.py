@@ -174,25 +174,25 @@ def _attack(program: str, words: list[str]) -> int:
     return FAILED if outcome.explained else REFUSED
 
 
-def _preset(words: list[str], blank: Any, paper: Callable[[Any], Any]) -> tuple[Any, list[str]]:
-    """What the other flags start from, which a preset changes, so it is read before them; and those flags."""
+def _preset(words: list[str]) -> tuple[str, list[str]]:
+    """The preset, which changes the defaults that the other flags start from, so it is read before them; and those."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="default")
     try:
         preset, words = first.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise RequestError(str(error)) from error
-    presets: dict[str, Callable[[Any], Any]] = {"default": lambda s: s, "paper": paper}
-    if preset.preset not in presets:
-        raise RequestError(f"unknown preset {preset.preset!r}; there is {', '.join(presets)}")
-    return presets[preset.preset](blank), words
+    if preset.preset not in ("default", "paper"):
+        raise RequestError(f"unknown preset {preset.preset!r}; there is default, paper")
+    return preset.preset, words
 
 
 def _train(program: str, words: list[str]) -> int:
+    preset, words = _preset(words)
     from foveate.text.training import TrainingSettings, paper, train
 
     blank = TrainingSettings(model=tyro.MISSING, data=tyro.MISSING, run=tyro.MISSING)
-    default, words = _preset(words, blank, paper)
+    default = paper(blank) if preset == "paper" else blank
     directory = train(_parse(TrainingSettings, program, words, default=default))
     print(f"foveate: the agent is in {directory}; foveate explain --agent {directory} ...", file=sys.stderr)
     return DONE
@@ -250,12 +250,15 @@ def _import_mask_a3c(program: str, words: list[str]) -> int:
 
 
 def _train_player(program: str, words: list[str]) -> int:
+    preset, words = _preset(words)
     from foveate.agents.games import EnvironmentSettings
     from foveate.agents.training import TrainSettings, paper, train
 
-    blank = TrainSettings(run=tyro.MISSING, environment=EnvironmentSettings(env=tyro.MISSING))
-    default, words = _preset(words, blank, paper)
-    directory = train(_parse(TrainSettings, program, words, default=default))
+    start = {}
+    if preset == "paper":
+        blank = TrainSettings(run=tyro.MISSING, environment=EnvironmentSettings(env=tyro.MISSING))
+        start["default"] = paper(blank)
+    directory = train(_parse(TrainSettings, program, words, **start))
     print(f"foveate: the agent is in {directory}; foveate agent evaluate --agent {directory}", file=sys.stderr)
     return DONE
 

@@ -20,7 +20,7 @@ def write_curve(directory: Path) -> None:
     file = directory / "metrics.jsonl"
     if not file.exists():
         return
-    rows: list[dict[str, float]] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows: list[dict[str, Any]] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     names = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
     text = io.StringIO()
     table = csv.DictWriter(text, names, lineterminator="\n")
@@ -32,7 +32,7 @@ def write_curve(directory: Path) -> None:
     os.replace(temporary, directory / "curve.png")
 
 
-def _draw(rows: list[dict[str, float]], title: str) -> Any:
+def _draw(rows: list[dict[str, Any]], title: str) -> Any:
     """Return, entropy of the policy, and norm of the gradient over steps."""
     from matplotlib.figure import Figure
 
