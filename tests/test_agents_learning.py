@@ -452,7 +452,6 @@ class TestRuns:
     def test_workers_share_what_they_learn(self, tmp_path: Path) -> None:
         """Two processes change the weights of a third, whose run is saved, and goes on."""
         settings = small(tmp_path, algorithm="a3c", workers=2, steps=48, log_every=16, model="a3c", network=TINY_A3C)
-        torch.manual_seed(settings.seed)
         first = {name: weight.clone() for name, weight in Trainer(settings).agent.state_dict().items()}
         place = train(settings)
         learned = PlayingAgent.load(place)

@@ -110,7 +110,6 @@ def train(settings: TrainSettings) -> Path:
     _check(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
     run = Run(
         settings.run, replace(settings, resume=False), resume=settings.resume, wandb=settings.wandb, free=CHANGEABLE
     )
@@ -183,6 +182,7 @@ class Trainer:
             threads=settings.threads,
             exact=not settings.overlap,
         )
+        torch.manual_seed(settings.seed)  # first weights are drawn from torch's own generator
         self.agent = PlayingAgent(
             model=settings.model,
             observation=environments.observation_shape,
