@@ -380,7 +380,8 @@ def draw(table: Table, folder: Path) -> None:
         if (means := row.reachable.means)
     ]
     if points:
-        figure = pareto(points, "texts that can be solved" if table.task == "explain" else "attacks")
+        terms = ("texts that can be solved",) if table.task == "explain" else ("attacks", "success", "modified")
+        figure = pareto(points, *terms)
         for ending in ("png", "svg"):
             temporary = folder / f"pareto.{ending}.tmp"
             figure.savefig(temporary, format=ending, dpi=150)

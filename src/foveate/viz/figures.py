@@ -241,13 +241,15 @@ def _heading(figure: Figure, title: str) -> None:
     figure.suptitle(visible(title), fontsize=11, parse_math=False)
 
 
-def pareto(methods: Sequence[Method], title: str = "") -> Figure:
+def pareto(
+    methods: Sequence[Method], title: str = "", fidelity_is: str = "fidelity", masked_is: str = "masked"
+) -> Figure:
     """Queries (logarithmic) against masked rate, a point a method, coloured by fidelity: low and left is best.
 
     `methods` are (name, queries, mask rate, fidelity, intervals) tuples; the intervals, a mapping from "queries" and
     "mask_rate" to (low, high), become error bars. Ringed and in bold: the Pareto front in all three measures, that
     is the methods that no other beats or equals in queries, masked rate and fidelity at once (a method that gives
-    up early is cheap, and shows so by its fidelity).
+    up early is cheap, and shows so by its fidelity). Of attacks, fidelity is success, and masked modified.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -268,15 +270,15 @@ def pareto(methods: Sequence[Method], title: str = "") -> Figure:
         edge, width, size = (CHOSEN, 2.5, 110) if i in front else ("white", 1.0, 60)
         axes.scatter([x], [rate], size, [colour], zorder=3, edgecolors=edge, linewidths=width)
     axes.set_xlabel("queries a text")
-    axes.set_ylabel("tokens masked")
+    axes.set_ylabel(f"tokens {masked_is}")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(alpha=0.25, which="both")
     axes.set_axisbelow(True)
     axes.margins(0.12)
     axes.set_ylim(bottom=0)
-    figure.colorbar(colours, ax=axes, label="fidelity", shrink=0.6)
-    what = "ringed: no other method is as good in queries, masked rate and fidelity at once"
+    figure.colorbar(colours, ax=axes, label=fidelity_is, shrink=0.6)
+    what = f"ringed: no other method is as good in queries, {masked_is} rate and {fidelity_is} at once"
     axes.set_title(f"{title} ({what})" if title else what, fontsize=10, loc="left", parse_math=False)
     points = [(max(m[1], LEAST), m[2]) for m in methods]
     _label_points(axes, points, [m[0] for m in methods], front)
