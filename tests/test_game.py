@@ -250,7 +250,8 @@ def test_the_state_belongs_to_its_text_after_every_step(classifier: TextClassifi
             torch.testing.assert_close(o.pooled[i, :, :n], seen.observation.pooled[0], atol=1e-4, rtol=0)
             torch.testing.assert_close(state.probabilities[i], seen.probabilities[0], atol=1e-5, rtol=0)
             assert torch.equal(state.maskable[i, :n], encoded.maskable[0]) and not state.real[i, n:].any()
-            assert state.target[i] == probe.label[row] and state.wanted[i] == probe.probability[row] - game.goal.threshold
+            assert state.target[i] == probe.label[row]
+            assert state.wanted[i] == probe.probability[row] - game.goal.threshold
             assert not o.attention[i, n:].any() and not o.hidden[i, n:].any() and not o.received[i, :, n:].any()
             assert not state.maskable[i, n:].any() and not state.visible[i, n:].any()
 

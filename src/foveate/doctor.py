@@ -10,7 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
-EMBEDDED = ("emotion-classifier", *(f"agents/{name}" for name in ("emotion", "emotion-attack", "general", "general-attack")))
+EMBEDDED = (
+    "emotion-classifier",
+    *(f"agents/{name}" for name in ("emotion", "emotion-attack", "general", "general-attack")),
+)
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "pyarrow", "matplotlib")
 EXTRAS = {
     "ale-py": "Atari",
