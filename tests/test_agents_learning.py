@@ -459,8 +459,8 @@ class TestRuns:
         assert any(not torch.equal(weight, first[name]) for name, weight in learned.state_dict().items())
         kept = Run(tmp_path, settings, resume=True).begin()
         assert kept is not None and kept.numbers["updates"] == learned.steps // 4
-        # The optimiser's counts are the workers': unlocked, an update may be lost, but not most of them; and they are read
-        # while the workers still go on, so that there may be some more than were counted.
+        # The optimiser's counts are the workers': unlocked, an update may be lost, but not most of them; and they are
+        # read while the workers still go on, so that there may be some more than were counted.
         assert float(kept.tensors["optimiser.0.step"]) >= 6
         Trainer(settings).restore(kept)
 
