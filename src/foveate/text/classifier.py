@@ -175,7 +175,17 @@ class TextClassifier:
                 loaded, report = AutoModelForSequenceClassification.from_pretrained(
                     place, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
                 )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        # TypeError and AttributeError: what transformers 4 raises where there are no files of a tokenizer.
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            ImportError,
+            RuntimeError,
+            TypeError,
+            AttributeError,
+            SafetensorError,
+        ) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RequestError(
                 f"cannot load a classifier from {name!r}: give a directory with config.json, model.safetensors and "
