@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foveate.agents.games import EnvironmentSettings, atari_name, published_mask_a3c
 from foveate.agents.models import build, settings_of
-from foveate.agents.models.interface import AgentInputs, AgentNetwork, AgentOutput, State
+from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentNetwork, AgentOutput, Edit, State
 from foveate.errors import RequestError
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "players"
@@ -68,9 +68,9 @@ class PlayingAgent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags
         return self.network.initial_state(envs)
 
     def forward(
-        self, inputs: AgentInputs, state: State, observe: bool = False
+        self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
-        return self.network(inputs, state, observe)
+        return self.network(inputs, state, observe, edit)
 
     def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options: Any) -> str | None:
         """As the mixin's, but with every setting, so that a default which changes one day changes no saved agent."""

@@ -8,15 +8,16 @@ from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.envs import VectorStep
-from foveate.agents.models.interface import AgentInputs, AgentOutput
+from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Edit
 
 
 class Player:
     """Shows an agent one step after another of some environments, and keeps its memory of each."""
 
-    def __init__(self, agent: PlayingAgent, envs: int, *, sample: bool, seed: int) -> None:
-        """`sample` draws actions from the policy; without it the likeliest is taken."""
+    def __init__(self, agent: PlayingAgent, envs: int, *, sample: bool, seed: int, edit: Edit = AS_IT_IS) -> None:
+        """`sample` draws actions from the policy; without it the likeliest is taken. `edit` changes where it looks."""
         self.agent = agent
+        self.edit = edit
         self.sample = sample
         self.state = agent.initial_state(envs)
         self.action: Int64[Tensor, " envs"] = torch.zeros(envs, dtype=torch.long)
@@ -26,7 +27,7 @@ class Player:
     def act(self, step: VectorStep, *, observe: bool = False) -> tuple[Int64[Tensor, " envs"], AgentOutput]:
         """The actions, and what the agent said: one step of T = 1."""
         inputs = AgentInputs(step.observation[None], step.clipped[None], self.action[None], step.done[None])
-        output, self.state = self.agent(inputs, self.state, observe)
+        output, self.state = self.agent(inputs, self.state, observe, self.edit)
         self.action = choose(output.logits[0], self._generator if self.sample else None)
         return self.action, output
 

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.agents.models.grid import Grid, flat
-from foveate.agents.models.interface import AgentInputs, AgentNetwork, AgentOutput, State, recall, reset, scale
+from foveate.agents.models.interface import (
+    AS_IT_IS,
+    AgentInputs,
+    AgentNetwork,
+    AgentOutput,
+    Edit,
+    State,
+    recall,
+    reset,
+    scale,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Residual(AgentNetwork):
         return {"core": zeros, "core_cell": zeros.clone()}
 
     def forward(
-        self, inputs: AgentInputs, state: State, observe: bool = False
+        self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
         x = flat(scale(inputs.observation))
         for section in self.sections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +49,25 @@ class Attention:
     """The content's; those of the basis do not change."""
 
 
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What an experiment changes in an agent's attention, as it plays: the network goes on with what comes back.
+
+    Both are given some frames at once (the first axis), and give back the same shape.
+    """
+
+    maps: Callable[[Float[Tensor, "frames heads rows columns"]], Float[Tensor, "frames heads rows columns"]] = _same
+    queries: Callable[[Float[Tensor, "envs heads channels"]], Float[Tensor, "envs heads channels"]] = _same
+    """Of S3TA, as its maps come from them; a network without queries never calls it."""
+
+
+AS_IT_IS = Edit()
+
+
 @dataclass(frozen=True)
 class AgentOutput:
     """What an agent says of each step."""
@@ -75,9 +94,12 @@ class AgentNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, inputs: AgentInputs, state: State, observe: bool = False
+        self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
-        """Policy and value of every step, and the state after the last. `observe` asks for the attention too."""
+        """Policy and value of every step, and the state after the last.
+
+        `observe` asks for the attention too; its maps are those that were used, after the `edit`.
+        """
 
 
 def reset(done: Bool[Tensor, " envs"], *memory: Tensor) -> tuple[Tensor, ...]:

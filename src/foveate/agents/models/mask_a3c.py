@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from foveate.agents.models.conv_lstm import ConvLSTM
 from foveate.agents.models.grid import Grid, Pool, SameConv, flat, small
-from foveate.agents.models.interface import AgentInputs, AgentNetwork, AgentOutput, Attention, State, scale
+from foveate.agents.models.interface import (
+    AS_IT_IS,
+    AgentInputs,
+    AgentNetwork,
+    AgentOutput,
+    Attention,
+    Edit,
+    State,
+    scale,
+)
 
 DECAY = 0.9999
 """Of the running mean and deviation that frames are normalised by."""
@@ -69,7 +78,7 @@ class MaskA3C(AgentNetwork):
         return state
 
     def forward(
-        self, inputs: AgentInputs, state: State, observe: bool = False
+        self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
         frames = scale(inputs.observation)
         statistics: dict[str, Tensor] = {}
@@ -85,14 +94,16 @@ class MaskA3C(AgentNetwork):
         x = x.unflatten(0, inputs.done.shape)
         seen, hidden, cell = self.memory(x, inputs.done, state["vision"], state["vision_cell"])
         seen = flat(seen)
-        logits, policy_mask = self.policy(seen)
-        value, value_mask = self.value(seen)
-        attention = None
-        if observe and self.heads:
-            masks = [mask for mask in (policy_mask, value_mask) if mask is not None]
-            both = torch.cat(masks, 1).float().unflatten(0, inputs.done.shape)
-            attention = Attention(maps=both.sigmoid(), logits=both)
-        shape = inputs.done.shape
+        shape, attention = inputs.done.shape, None
+        masks: dict[str, Tensor] = {}
+        if self.heads:
+            gates = torch.cat([self.get_submodule(f"{head}.mask")(seen) for head in self.heads], 1)
+            maps = edit.maps(gates.sigmoid())
+            masks = dict(zip(self.heads, maps.split(1, 1), strict=True))
+            if observe:
+                attention = Attention(maps.float().unflatten(0, shape), gates.float().unflatten(0, shape))
+        logits = self.policy(seen, masks.get("policy"))
+        value = self.value(seen, masks.get("value"))
         output = AgentOutput(
             logits.float().unflatten(0, shape), value.float().squeeze(1).unflatten(0, shape), attention
         )
@@ -120,14 +131,10 @@ class Branch(nn.Module):
         self.output = nn.Linear(features * cells, outputs)
 
     def forward(
-        self, x: Float[Tensor, "n channels rows columns"]
-    ) -> tuple[Float[Tensor, "n outputs"], Float[Tensor, "n 1 rows columns"] | None]:
-        """The outputs, and the mask before its sigmoid."""
+        self, x: Float[Tensor, "n channels rows columns"], mask: Float[Tensor, "n 1 rows columns"] | None
+    ) -> Float[Tensor, "n outputs"]:
         features = torch.relu(self.features(x))
-        if self.mask is None:
-            return self.output(features.flatten(1)), None
-        mask = self.mask(x)
-        return self.output((features * mask.sigmoid()).flatten(1)), mask
+        return self.output((features if mask is None else features * mask).flatten(1))
 
 
 def normalise(

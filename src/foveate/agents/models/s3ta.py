@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from foveate.agents.models.conv_lstm import ConvLSTM
 from foveate.agents.models.grid import Grid, SameConv, flat, small
 from foveate.agents.models.interface import (
+    AS_IT_IS,
     AgentInputs,
     AgentNetwork,
     AgentOutput,
     Attention,
+    Edit,
     State,
     recall,
     reset,
@@ -113,7 +115,7 @@ class S3TA(AgentNetwork):
         return {"vision": seen, "vision_cell": cell, "core": zeros, "core_cell": zeros.clone()}
 
     def forward(
-        self, inputs: AgentInputs, state: State, observe: bool = False
+        self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
         keys, values, vision, vision_cell = self._see(inputs, state)
         past = recall(inputs, self.actions)
@@ -121,7 +123,7 @@ class S3TA(AgentNetwork):
         cores, looks = [], []
         for t, first in enumerate(inputs.done):
             core, core_cell = reset(first, core, core_cell)
-            look = self._attend(self._ask(core), keys[t], values[t])
+            look = self._attend(self._ask(core, edit), keys[t], values[t], edit)
             said = [look.answers.flatten(1), past[t]]
             if look.queries is not None:
                 said.append(look.queries.flatten(1))
@@ -151,7 +153,7 @@ class S3TA(AgentNetwork):
         content = seen.flatten(3) * self.settings.content_scale
         return content[:, :, : self.settings.keys], content[:, :, self.settings.keys :], hidden, cell
 
-    def _ask(self, core: Float[Tensor, "envs core"]) -> Float[Tensor, "envs heads query"] | None:
+    def _ask(self, core: Float[Tensor, "envs core"], edit: Edit) -> Float[Tensor, "envs heads query"] | None:
         """The queries (equation 2); they know what was seen before, and nothing of what is on the screen now."""
         if self.settings.queries == "l2-keys":
             return None
@@ -159,13 +161,14 @@ class S3TA(AgentNetwork):
             query = self.query.expand(len(core), -1, -1)
         else:
             query = self.query_network(core).unflatten(1, (-1, self.query_size))
-        return query.float() * self.settings.query_scale
+        return edit.queries(query.float() * self.settings.query_scale)
 
     def _attend(
         self,
         queries: Float[Tensor, "envs heads query"] | None,
         keys: Float[Tensor, "envs key_channels cells"],
         values: Float[Tensor, "envs value_channels cells"],
+        edit: Edit,
     ) -> _Look:
         """Maps and answers (equations 3 to 5). The basis is the same for all, so it is never joined to the content."""
         if queries is None:
@@ -174,7 +177,8 @@ class S3TA(AgentNetwork):
         else:
             what = queries[:, :, : self.settings.keys] @ keys
             where = queries[:, :, self.settings.keys :] @ self.basis
-        maps = (what + where).softmax(-1)
+        cells = (self.grid.height, self.grid.width)
+        maps = edit.maps((what + where).softmax(-1).unflatten(-1, cells)).flatten(2)
         answers = torch.cat([maps @ values.transpose(1, 2), maps @ self.basis.T], -1)
         return _Look(queries, what, where, maps, self.answer_norm(answers))
 
