@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +21,11 @@ from foveate.text.attack_result import AttackResult, Edit, apply_edits, masked_r
 from foveate.text.attacker import Attacker
 from foveate.text.benchmark import Settings, benchmark
 from foveate.text.classifier import Prediction, TextClassifier
+from foveate.text.corpus import AttackRows, resume
 from foveate.text.explanation import Explanation, load, save
+from foveate.text.fill import FillSettings
 from foveate.text.goal import Attack
+from foveate.text.inputs import Row
 from foveate.text.probe import Probe
 
 
@@ -109,11 +114,7 @@ def test_words_that_are_kept_are_left_alone_and_are_still_words(classifier: Text
 
 
 def test_opponents_are_methods_of_an_attacker(classifier: TextClassifier, tmp_path: Path) -> None:
-    from foveate.text.fill import FillSettings
-
-    lines = [{"text": TEXTS[0], "pair": None, "candidates": [TEXTS[1], TEXTS[2]]}]
-    (tmp_path / "gan_candidates.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    attacker = Attacker(classifier, method="gan", filling=FillSettings(resources=tmp_path))
+    attacker = Attacker(classifier, method="gan", filling=FillSettings(resources=_candidates(tmp_path)))
     result = attacker(TEXTS[0])
     assert result.method == "gan" and result.fill == "words" and result.queries <= 2
     assert result.solved == (result.final_label != result.label)
@@ -130,6 +131,48 @@ def test_verified_minimality_is_of_the_label(attacker: Attacker) -> None:
         assert r.minimal is (None if not r.solved else r.minimal)
         if r.minimal:
             assert r.verification_queries == len(r.masked)
+
+
+def _candidates(folder: Path) -> Path:
+    """Where the opponent `gan` finds what it tries for the first two texts."""
+    lines = [{"text": text, "pair": None, "candidates": [TEXTS[3], TEXTS[4]]} for text in TEXTS[:2]]
+    (folder / "gan_candidates.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["opponent", "no mask token", "deleted", "misspelt"])
+def test_an_attack_goes_on_whatever_stands_in_the_place_of_tokens(
+    classifier: TextClassifier, tiny: Callable[[str], tuple[Any, Any]], tmp_path: Path, kind: str
+) -> None:
+    gpt2 = TextClassifier.from_pretrained(tiny("gpt2"))
+    attacker, fill = {
+        "opponent": lambda: (
+            Attacker(classifier, method="gan", filling=FillSettings(resources=_candidates(tmp_path))),
+            "words",
+        ),
+        "no mask token": lambda: (Attacker(gpt2, method="greedy", max_steps=3), "delete"),
+        "deleted": lambda: (
+            Attacker(classifier, method="greedy", max_steps=3, filling=FillSettings("delete")),
+            "delete",
+        ),
+        "misspelt": lambda: (Attacker(classifier, method="greedy", max_steps=3, filling=FillSettings("typo")), "typo"),
+    }[kind]()
+    first = attacker(TEXTS[0])
+    wrong = attacker(TEXTS[1], truths=next(name for name in classifier.labels if name != attacker(TEXTS[1]).label))
+    assert first.edits and (wrong.skipped, wrong.edits) == (True, ())
+    assert attacker.fill == first.fill == wrong.fill == fill
+    save([first, wrong], tmp_path / "done.jsonl")
+    done, rest = resume(tmp_path / "done.jsonl", AttackRows(attacker), iter([Row(i, t) for i, t in enumerate(TEXTS)]))
+    assert list(done) == [first, wrong]
+    assert [row.number for row in rest] == [2, 3, 4]
+
+
+def test_an_attack_does_not_go_on_with_another_fill(attacker: Attacker, tmp_path: Path) -> None:
+    save([attacker(TEXTS[0])], tmp_path / "done.jsonl")
+    other = Attacker(attacker.classifier, method="greedy", filling=FillSettings("typo"))
+    done, _ = resume(tmp_path / "done.jsonl", AttackRows(other), iter([Row(1, TEXTS[0])]))
+    with pytest.raises(RequestError, match="made with the fill mask, not typo; resume with the same"):
+        list(done)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

@@ -66,6 +66,15 @@ class Attacker(Explainer):
     def _goal(self, threshold: float | None) -> Goal:
         return Attack()
 
+    @property
+    def fill(self) -> str:
+        """What stands in the place of the tokens found, as each result's `fill` has it."""
+        if self.method in OPPONENTS:
+            return "words"
+        if self.filling.fill == "mask" and not self.classifier.shown_mask:
+            return "delete"
+        return self.filling.fill
+
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
@@ -172,14 +181,17 @@ class Attacker(Explainer):
         ):
             one = attack if attacked else skip
             results.append(masked_result(one, self.classifier.shown_mask, name, skipped=not attacked))
-        return [replace(result, explainer=self) for result in self._fill(self.classifier, results)]
+        return self._signed(self._fill(self.classifier, results))
 
     def _oppose(self, encoded: Encoded, truths: Sequence[int | None]) -> list[AttackResult]:
         """What an opponent with words of its own makes of the texts."""
         resources = Resources(self.filling.resources, self.filling.mlm)
         rng = torch.Generator().manual_seed(0)
         found = opponents.attack(self.method, Probe(self.classifier, encoded), rng, resources, truths=truths)
-        return [replace(result, explainer=self) for result in found]
+        return self._signed(found)
+
+    def _signed(self, results: Sequence[AttackResult]) -> list[AttackResult]:
+        return [replace(result, fill=self.fill, explainer=self) for result in results]
 
 
 def _placed(found: Sequence[Any], where: torch.Tensor) -> list[Any]:

@@ -57,8 +57,8 @@ class AttackRows:
     def changed(self, explanation: Explanation) -> str | None:
         if not isinstance(explanation, AttackResult):
             return "by foveate explain"
-        if explanation.fill != self.attacker.filling.fill and explanation.edits:
-            return f"with --fill {explanation.fill}"
+        if explanation.fill != self.attacker.fill:
+            return f"with the fill {explanation.fill}, not {self.attacker.fill}"
         return None
 
 
