@@ -14,7 +14,8 @@ import torch
 from foveate import Attacker, TextClassifier
 from foveate.bootstrap import bootstrap_means
 from foveate.text.attack_result import AttackResult
-from foveate.text.fill import FillSettings, filler
+from foveate.text.fill import filler
+from foveate.text.filling import FillSettings
 from foveate.text.inputs import read_labelled
 
 

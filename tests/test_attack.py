@@ -23,7 +23,7 @@ from foveate.text.benchmark import Settings, benchmark
 from foveate.text.classifier import Prediction, TextClassifier
 from foveate.text.corpus import AttackRows, resume
 from foveate.text.explanation import Explanation, load, save
-from foveate.text.fill import FillSettings
+from foveate.text.filling import FillSettings
 from foveate.text.goal import Attack
 from foveate.text.inputs import Row
 from foveate.text.probe import Probe

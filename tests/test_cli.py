@@ -297,7 +297,7 @@ def test_a_full_disk_does_not_touch_the_old_output(model, tmp_path: Path) -> Non
 # The other commands
 
 
-def test_help_is_quick_because_it_loads_nothing() -> None:
+def test_help_and_what_is_wrong_with_the_words_are_quick_because_nothing_is_loaded() -> None:
     code = """
 import sys
 from foveate.cli import main
@@ -306,10 +306,13 @@ try:
 except SystemExit as ended:
     print(ended.code, "torch" in sys.modules)
 """
-    for words in (["--help"], ["explain", "--help"], ["import", "attexplainer", "--help"]):
-        done = subprocess.run([sys.executable, "-c", code.format(words)], capture_output=True, text=True, check=True)
-        assert done.stdout.startswith("usage: foveate")
-        assert done.stdout.endswith("0 False\n")
+    for words in ([], ["explain"], ["attack"], ["import", "attexplainer"]):
+        for more, status, says in ((["--help"], 0, "usage: foveate"), (["--nonsense"], 2, "2 False\n")):
+            done = subprocess.run(
+                [sys.executable, "-c", code.format(words + more)], capture_output=True, text=True, check=True
+            )
+            assert done.stdout.startswith(says)
+            assert done.stdout.endswith(f"{status} False\n")
 
 
 def test_the_presets_of_training_are_where_its_flags_start_from() -> None:

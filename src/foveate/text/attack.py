@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from foveate.text import streaming
-from foveate.text.fill import FillSettings
+from foveate.text.filling import FillSettings
 from foveate.text.streaming import Outcome, stream
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explainer import Explainer, single
-from foveate.text.fill import FillSettings, filler
+from foveate.text.fill import filler
+from foveate.text.filling import FillSettings
 from foveate.text.goal import Attack, Goal, Task
 from foveate.text.methods import METHODS, run
 from foveate.text.minimality import verify as verify_minimality
