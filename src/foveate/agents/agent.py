@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
-from safetensors import SafetensorError
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
+from foveate import hub
 from foveate.agents.games import EnvironmentSettings, atari_name, published_mask_a3c
 from foveate.agents.models import build, settings_of
 from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentNetwork, AgentOutput, Edit, State
 from foveate.errors import RequestError
+from foveate.hub import SafeHubMixin
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "players"
 
 
 def embedded_players() -> tuple[str, ...]:
     """The names of the playing agents in the package."""
-    return tuple(sorted(place.name for place in EMBEDDED.glob("*") if (place / "config.json").is_file()))
+    return hub.embedded(EMBEDDED)
 
 
-class PlayingAgent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["foveate", "reinforcement-learning"]):
+class PlayingAgent(nn.Module, SafeHubMixin, library_name="foveate", tags=["foveate", "reinforcement-learning"]):
     """A network that plays one environment.
 
     `from_pretrained`, `save_pretrained` and `push_to_hub` come from huggingface_hub: safetensors and a config.json.
@@ -97,56 +95,12 @@ class PlayingAgent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags
             )
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        proxies: Any = None,
-        resume_download: Any = None,
-        **settings: Any,
-    ) -> PlayingAgent:
-        """As the mixin's, which prints to standard output, passes over weights that are missing, and reads pickles."""
-        agent = cls(**settings)
-        weights = str(Path(model_id) / SAFETENSORS_SINGLE_FILE)
-        if not Path(model_id).is_dir():
-            weights = hf_hub_download(
-                model_id,
-                SAFETENSORS_SINGLE_FILE,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-            )
-        load_model(agent, weights, strict=True)
-        return agent.eval()
-
-    @classmethod
     def load(cls, name: str | Path) -> PlayingAgent:
         """An agent by the name of an embedded one, by directory, or by hub id; ready to play.
 
         Raises RequestError where there is none, or the directory holds something else.
         """
-        place = EMBEDDED / name if str(name) in embedded_players() else name
-        try:
-            agent: PlayingAgent = cls.from_pretrained(str(place))
-        except RequestError:
-            raise
-        except (OSError, TypeError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if isinstance(error, TypeError | KeyError):
-                reason = "there is no config.json of a playing agent"
-            known = ", ".join(embedded_players()) or "none"
-            raise RequestError(
-                f"no playing agent at {name!s} ({reason}); embedded agents: {known}; or give a directory with "
-                "config.json and model.safetensors"
-            ) from error
-        return agent.eval().requires_grad_(False)
+        return hub.load(cls, name, EMBEDDED, "playing agent")
 
 
 def import_mask_a3c(file: str | Path) -> PlayingAgent:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
+from foveate import hub
 from foveate.errors import RequestError
+from foveate.hub import SafeHubMixin
 from foveate.text.features import FEATURES, State, token_features
 from foveate.text.game import Moves
 from foveate.text.goal import Task
@@ -25,10 +23,10 @@ EMBEDDED = Path(__file__).parent.parent / "assets" / "agents"
 
 def embedded_agents() -> tuple[str, ...]:
     """The names of the agents in the package; the one named as a classifier is that classifier's own."""
-    return tuple(sorted(place.name for place in EMBEDDED.glob("*") if (place / "config.json").is_file()))
+    return hub.embedded(EMBEDDED)
 
 
-class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["foveate", "attexplainer"]):
+class Agent(nn.Module, SafeHubMixin, library_name="foveate", tags=["foveate", "attexplainer"]):
     """Reads the state of each game and values the toggling of every token.
 
     `from_pretrained`, `save_pretrained` and `push_to_hub` come from huggingface_hub: safetensors and a config.json.
@@ -91,53 +89,12 @@ class Agent(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["fove
         return self(self.look(state), state.visible, state.real).masked_fill(~state.legal, -torch.inf)
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        proxies: Any = None,
-        resume_download: Any = None,
-        **settings: Any,
-    ) -> Agent:
-        """As the mixin's, which prints to standard output, passes over weights that are missing, and reads pickles."""
-        agent = cls(**settings)
-        weights = str(Path(model_id) / SAFETENSORS_SINGLE_FILE)
-        if not Path(model_id).is_dir():
-            weights = hf_hub_download(
-                model_id,
-                SAFETENSORS_SINGLE_FILE,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-            )
-        load_model(agent, weights, strict=True)
-        return agent.eval()
-
-    @classmethod
     def load(cls, name: str | Path) -> Agent:
         """An agent by the name of an embedded one, by directory, or by hub id; ready to play.
 
         Raises RequestError where there is none, or the directory holds something else.
         """
-        place = EMBEDDED / name if str(name) in embedded_agents() else name
-        try:
-            agent: Agent = cls.from_pretrained(str(place))
-        except (OSError, TypeError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if isinstance(error, TypeError | KeyError):
-                reason = "there is no config.json of an agent"
-            raise RequestError(
-                f"no agent at {name!s} ({reason}); embedded agents: {', '.join(embedded_agents())}; or give a "
-                "directory with config.json and model.safetensors"
-            ) from error
-        return agent.eval().requires_grad_(False)
+        return hub.load(cls, name, EMBEDDED, "agent")
 
 
 def import_attexplainer(file: str | Path) -> Agent:
