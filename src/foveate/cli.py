@@ -37,6 +37,7 @@ What did a network look at when it decided, and does that claim survive a test?
   agent train         train an agent to play
   agent evaluate      let a playing agent play, and tell its scores
   agent watch         film a game, and where the playing agent looks
+  agent analyse       put a playing agent's attention to the test: agent analyse --help has the list
   doctor              what is installed, what is missing, and how to mend it
 
 foveate COMMAND --help tells more. --debug shows tracebacks, --version the version.
@@ -282,6 +283,24 @@ def _watch(program: str, words: list[str]) -> int:
     return DONE
 
 
+def _analyse(program: str, words: list[str]) -> int:
+    from foveate.agents.analysis import ANALYSES, analysis
+
+    if words[:1] in ([], ["-h"], ["--help"]):
+        print(f"usage: {program} ANALYSIS --agent AGENT --output DIR ...\n")
+        for name, asks in ANALYSES.items():
+            print(f"  {name:16} {asks}")
+        print(f"\n{program} ANALYSIS --help tells more.")
+        return DONE if words else REFUSED
+    module = analysis(words[0])
+    settings = _parse(module.Settings, f"{program} {words[0]}", words[1:])
+    findings = module.analyse(settings)
+    for sentence in findings.sentences:
+        print(sentence)
+    print(f"foveate: {findings.write(settings.subject.output)}", file=sys.stderr)
+    return DONE
+
+
 def _doctor(program: str, words: list[str]) -> int:
     _parse(Doctor, program, words)
     from foveate.doctor import examine
@@ -306,6 +325,7 @@ COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
     ("agent", "train"): _train_player,
     ("agent", "evaluate"): _evaluate,
     ("agent", "watch"): _watch,
+    ("agent", "analyse"): _analyse,
     ("doctor",): _doctor,
 }
 

@@ -13,6 +13,7 @@ from foveate.agents.agent import PlayingAgent
 from foveate.agents.envs import Games
 from foveate.agents.games import EnvironmentSettings, atari_name, open_game
 from foveate.agents.human_scores import human_normalised
+from foveate.agents.models.interface import AS_IT_IS, Edit
 from foveate.agents.player import Player
 from foveate.bootstrap import Interval, bootstrap_means
 from foveate.errors import RequestError
@@ -113,9 +114,13 @@ def evaluate(settings: EvaluationSettings) -> Evaluation:
 
 
 def evaluate_agent(
-    agent: PlayingAgent, settings: EvaluationSettings, tell: Callable[[int, int], None] | None = None
+    agent: PlayingAgent,
+    settings: EvaluationSettings,
+    tell: Callable[[int, int], None] | None = None,
+    edit: Edit = AS_IT_IS,
 ) -> Evaluation:
-    """The same for an agent that is at hand; `tell` is told how many games have ended, and how many steps were played.
+    """The same for an agent that is at hand, whose attention an `edit` may change; `tell` is told how many games have
+    ended, and how many steps were played.
 
     Every environment plays a fixed number of games: to stop at the first `episodes` ends would prefer the short ones.
     """
@@ -128,7 +133,7 @@ def evaluate_agent(
     envs = min(settings.parallel, settings.episodes)
     games = Games([open_game(environment) for _ in range(envs)], environment, threads=settings.threads)
     agent.check(games.observation_shape, games.actions, environment.env)
-    player = Player(agent, envs, sample=settings.sample, seed=settings.seed)
+    player = Player(agent, envs, sample=settings.sample, seed=settings.seed, edit=edit)
     number = torch.arange(envs)  # of the game that each environment plays; its next one is `envs` further on
     scores, lengths, cut_off, steps = {}, {}, 0, 0
     step = games.reset(settings.seed)

@@ -1,0 +1,21 @@
+"""Analyses of playing agents by name. Each file here is one: its settings, and `analyse(settings) -> Findings`.
+
+`subject.py` says who is analysed, `findings.py` what becomes of the outcome; all else is an analysis.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from foveate.errors import RequestError
+
+ANALYSES: dict[str, str] = {}
+"""What each asks, in a few words; the file has the same name, with underscores."""
+
+
+def analysis(name: str) -> Any:
+    """The module of an analysis: `Settings` and `analyse`. Raises RequestError for an unknown name."""
+    if name not in ANALYSES:
+        raise RequestError(f"there is no analysis {name!r}; there is {', '.join(ANALYSES)}")
+    return import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -1,0 +1,92 @@
+"""Who is analysed, at play in what: the settings and the opening that every analysis begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveate.agents.agent import PlayingAgent
+from foveate.agents.evaluation import chosen
+from foveate.agents.games import EnvironmentSettings
+from foveate.agents.trace import Trace, record
+from foveate.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The agent that an analysis is of."""
+
+    agent: str
+    """An agent: an embedded one's name, a directory, or a hub id."""
+    output: Path
+    """The directory for the figures (PNG and SVG), numbers.json and the page index.html."""
+    env: str | None = None
+    """What it plays; the agent's own environment unless given."""
+    sample: bool = False
+    """Draw actions from the policy; without it the likeliest is taken."""
+    sticky: float | None = None
+    """Probability that a frame takes the last action instead; as the agent was trained unless given."""
+    threads: int = 0
+    """CPU threads; 0 for torch's own choice."""
+    seed: int = 0
+    """Of everything random."""
+
+    def open(self) -> PlayingAgent:
+        """The agent. Raises RequestError where there is none."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return PlayingAgent.load(self.agent)
+
+    def environment(self, agent: PlayingAgent) -> EnvironmentSettings:
+        """What it plays."""
+        return chosen(agent, self.env, self.sticky)
+
+    def protocol(self, agent: PlayingAgent) -> dict[str, Any]:
+        """The part that all analyses share."""
+        environment = self.environment(agent)
+        return {
+            "agent": self.agent,
+            "model": agent.model,
+            "trained_steps": agent.steps,
+            "environment": environment.env,
+            "actions": "sampled" if self.sample else "greedy",
+            "sticky": environment.sticky,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The play that an analysis looks at."""
+
+    trace: Path | None = None
+    """A directory with a recorded trace of the agent; without it one is recorded, to OUTPUT/trace."""
+    steps: int = 1_000
+    """Agent steps that are recorded."""
+
+    def open(self, subject: Subject, agent: PlayingAgent) -> Trace:
+        """The trace. Raises RequestError where it is of another agent, or cannot be recorded."""
+        if self.trace is not None:
+            trace = Trace(self.trace)
+            if (trace.about["model"], trace.heads) != (agent.model, agent.heads):
+                raise RequestError(
+                    f"{self.trace} was played by {trace.about['agent']} ({trace.about['model']}), not by "
+                    f"{subject.agent} ({agent.model}); leave out --trace"
+                )
+            return trace
+        return record(
+            agent,
+            subject.output / "trace",
+            steps=self.steps,
+            environment=subject.environment(agent),
+            sample=subject.sample,
+            seed=subject.seed,
+            name=subject.agent,
+        )
+
+    def protocol(self, trace: Trace) -> dict[str, Any]:
+        """How much was looked at."""
+        return {"steps": trace.steps, "finished_games": trace.about["finished"], "trace_seed": trace.about["seed"]}

@@ -1,0 +1,109 @@
+"""Recorded play: what was played can be played again, from any step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("ale_py", reason="needs the extra `agents`")
+pytest.importorskip("minatar", reason="needs the extra `agents`")
+
+from foveate.agents.agent import PlayingAgent
+from foveate.agents.evaluation import EvaluationSettings, evaluate_agent
+from foveate.agents.games import EnvironmentSettings, open_game
+from foveate.agents.models.interface import Edit
+from foveate.agents.player import Player
+from foveate.agents.trace import PIECE, Trace, attention_of, record
+from foveate.errors import RequestError
+
+SMALL = {"memory": 8, "keys": 4, "core": 16, "output": 16, "query_units": (16,), "answer_units": (16,)}
+
+
+def agent_of(env: str, model: str = "s3ta", **environment: object) -> PlayingAgent:
+    torch.manual_seed(0)
+    settings = EnvironmentSettings(env=env, **environment)  # type: ignore[arg-type]
+    game = open_game(settings)
+    small = SMALL if "s3ta" in model else {"memory": 8, "features": 4}
+    if model.startswith("s3ta") and min(game.observation_shape[1:]) > 32:
+        small = small | {"convolutions": ((8, 4, 4), (4, 4, 8))}
+    return PlayingAgent(model, game.observation_shape, game.actions, {"env": env, **environment}, small).eval()
+
+
+@pytest.fixture(scope="module", params=["MinAtar/Breakout-v1", "ALE/Pong-v5", "ALE/Breakout-v5"])
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[PlayingAgent, Trace]:
+    env = request.param
+    agent = agent_of(env, "mask-a3c", screen="mask-a3c", noops=3) if env == "ALE/Breakout-v5" else agent_of(env)
+    return agent, record(agent, tmp_path_factory.mktemp("trace"), steps=PIECE + 20, sample=True, seed=3)
+
+
+def test_every_step_can_be_gone_on_from(played: tuple[PlayingAgent, Trace]) -> None:
+    agent, trace = played
+    actions, rewards = trace.column("action"), trace.column("reward")
+    observations, logits = trace.column("observation"), trace.column("logits")
+    for start in (0, 5, PIECE, PIECE + 3):
+        moment = trace.moment(start, agent)
+        player = Player(agent, 1, sample=True, seed=0)
+        player.state, player.action, step = moment.state, moment.action, moment.step
+        for t in range(start, min(start + 6, trace.steps - 1)):
+            assert torch.equal(step.observation[0], observations[t])
+            _, output = player.act(step)
+            torch.testing.assert_close(output.logits[0, 0], logits[t], atol=1e-5, rtol=1e-4)
+            player.action = actions[t][None]  # the drawn one was another
+            step = moment.games.step(player.action)
+            assert step.reward[0] == rewards[t + 1]
+
+
+def test_a_piece_shown_again_gives_what_was_recorded(played: tuple[PlayingAgent, Trace]) -> None:
+    agent, trace = played
+    for piece in trace.pieces():
+        output = trace.replay(piece, agent)
+        torch.testing.assert_close(output.value[:, 0], piece.value, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(attention_of(output).maps[:, 0], piece.maps, atol=1e-5, rtol=1e-3)
+
+
+def test_it_is_what_the_emulator_showed(played: tuple[PlayingAgent, Trace]) -> None:
+    _, trace = played
+    assert trace.column("screen").shape[0] == trace.steps == PIECE + 20
+    assert trace.column("screen").float().std() > 1
+    if trace.environment.env.startswith("ALE"):
+        assert trace.column("ram").shape == (trace.steps, 128)
+        assert len(trace.column("ram").unique(dim=0)) > 10
+    assert [len(e) for e in trace.episodes()] and sum(len(e) for e in trace.episodes()) == trace.steps
+
+
+def test_an_edit_changes_what_is_played_and_nothing_else_does(tmp_path: Path) -> None:
+    agent = agent_of("MinAtar/Breakout-v1")
+    settings = EvaluationSettings(agent="x", episodes=3, sample=True, parallel=2)
+    flat = Edit(maps=lambda maps: torch.full_like(maps, 1 / maps[0, 0].numel()))
+    plain = record(agent, tmp_path / "a", steps=30, seed=1)
+    edited = record(agent, tmp_path / "b", steps=30, seed=1, edit=flat)
+    again = record(agent, tmp_path / "c", steps=30, seed=1, edit=Edit(maps=lambda maps: maps.clone()))
+    assert torch.equal(plain.column("logits"), again.column("logits"))
+    assert not torch.allclose(plain.column("logits")[0], edited.column("logits")[0])
+    assert edited.column("maps").std() < 1e-6
+    assert evaluate_agent(agent, settings).scores == evaluate_agent(agent, settings, edit=Edit()).scores
+
+
+def test_queries_can_be_edited(tmp_path: Path) -> None:
+    agent = agent_of("MinAtar/Breakout-v1")
+    swapped = record(agent, tmp_path / "a", steps=5, edit=Edit(queries=lambda q: q[:, [1, 0, 2, 3]]))
+    plain = record(agent, tmp_path / "b", steps=5)
+    assert torch.equal(swapped.column("queries")[0, 0], plain.column("queries")[0, 1])
+    assert torch.equal(swapped.column("maps")[0, 0], plain.column("maps")[0, 1])
+
+
+def test_a_trace_that_is_not_whole_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no whole trace"):
+        Trace(tmp_path)
+    agent = agent_of("MinAtar/Breakout-v1")
+    trace = record(agent, tmp_path, steps=5)
+    with pytest.raises(RequestError, match="steps 0 to 4"):
+        trace.piece(5)
+    (tmp_path / "00000000.npz").write_bytes(b"half")
+    with pytest.raises(RequestError, match="cannot be read"):
+        Trace(tmp_path).piece(0)
+    (tmp_path / "trace.json").write_text('{"format": "0"}')
+    with pytest.raises(RequestError, match="another version"):
+        Trace(tmp_path)
