@@ -12,6 +12,7 @@ from foveate.agents.a3c import A3CSettings, a3c_loss, a3c_optimiser
 from foveate.agents.impala import ImpalaSettings, impala_loss, impala_optimiser
 from foveate.agents.losses import Loss, Transitions, look_again
 from foveate.agents.models.interface import AgentNetwork
+from foveate.agents.player import NotANumber
 from foveate.agents.rollout import Autocast, Unroll
 
 Algorithm = Literal["impala", "a3c"]
@@ -36,10 +37,6 @@ def optimiser_of(network: nn.Module, settings: AlgorithmSettings) -> torch.optim
 def learning_rate(settings: AlgorithmSettings, share: float) -> float:
     """After a share of the run, in [0, 1]."""
     return settings.learning_rate * (1 - share if settings.anneal else 1)
-
-
-class NotANumber(ArithmeticError):
-    """A loss or a gradient is not finite; the weights are as they were before."""
 
 
 def backward(

@@ -11,6 +11,10 @@ from foveate.agents.envs import VectorStep
 from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Edit
 
 
+class NotANumber(ArithmeticError):
+    """A policy, a loss or a gradient is not finite."""
+
+
 class Player:
     """Shows an agent one step after another of some environments, and keeps its memory of each."""
 
@@ -38,7 +42,12 @@ class Player:
 
 
 def choose(logits: Float[Tensor, "envs actions"], generator: torch.Generator | None) -> Int64[Tensor, " envs"]:
-    """Actions drawn from the policy, or the likeliest ones without a generator."""
+    """Actions drawn from the policy, or the likeliest ones without a generator.
+
+    Raises NotANumber where a logit is not finite.
+    """
+    if not bool(logits.isfinite().all()):
+        raise NotANumber("the policy is not finite")
     if generator is None:
         return logits.argmax(-1)
     return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)

@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,13 @@ from foveate.agents.envs import open_environments
 from foveate.agents.games import EnvironmentSettings, parse_options
 from foveate.agents.impala import ImpalaSettings
 from foveate.agents.impala import paper as paper_impala
-from foveate.agents.learner import Algorithm, AlgorithmSettings, NotANumber, learning_rate, optimiser_of, update
+from foveate.agents.learner import Algorithm, AlgorithmSettings, learning_rate, optimiser_of, update
 from foveate.agents.models.grid import small
 from foveate.agents.models.interface import AgentInputs
+from foveate.agents.player import NotANumber
 from foveate.agents.report import Report, Tally
 from foveate.agents.rollout import Actor, Autocast, Unroll
-from foveate.agents.workers import asynchronous_updates
+from foveate.agents.workers import Workers
 from foveate.errors import RequestError
 from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_optimiser, unflatten
 
@@ -216,30 +217,31 @@ class Trainer:
         settings = self.settings
         started, start = time.monotonic(), self.step
         progress = Progress(settings.steps, start)
-        updates = self._asynchronous() if settings.workers else self._synchronous()
-        with closing(updates), closing(progress):
-            while self.step < settings.steps:
-                report = self._next(updates)
-                self.tally.add(report)
-                self.step += report.steps
-                self.updates += 1
-                progress.show(self.step, self.tally)
-                last = self.step >= settings.steps
-                if last or self._passed(settings.log_every, report.steps):
-                    rate = (self.step - start) / (time.monotonic() - started)
-                    metrics = self.tally.means() | self._looks() | {"steps_per_second": rate}
-                    progress.say(self.step, metrics)
-                    yield metrics
-                    self.tally.clear()
-                stopped = stop is not None and stop.asked
-                if last or stopped or self._passed(settings.checkpoint_every, report.steps):
-                    self.save(run)
-                if stopped:
-                    break
 
-    def _passed(self, every: int, steps: int) -> bool:
-        """Whether the last update passed a multiple of `every`."""
-        return self.step // every > (self.step - steps) // every
+        def stopped() -> bool:
+            return stop is not None and stop.asked
+
+        def metrics() -> dict[str, float]:
+            rate = (self.step - start) / (time.monotonic() - started)
+            means = self.tally.means() | self._looks() | {"steps_per_second": rate}
+            progress.say(self.step, means)
+            self.tally.clear()
+            return means
+
+        with self._learners() as updates, closing(progress):
+            while self.step < settings.steps and not stopped():
+                # From checkpoint to checkpoint: where the updates of a stretch end, nothing is in flight.
+                until = min((self.step // settings.checkpoint_every + 1) * settings.checkpoint_every, settings.steps)
+                for report in updates(until, stopped):
+                    self.tally.add(report)
+                    self.step += report.steps
+                    self.updates += 1
+                    progress.show(self.step, self.tally)
+                    if self.step // settings.log_every > (self.step - report.steps) // settings.log_every:
+                        yield metrics()
+                if self.step >= settings.steps and self.tally.updates:
+                    yield metrics()
+                self.save(run)
 
     def _unroll(self) -> Unroll:
         """The next to learn from. Overlapped, it was played with the weights before; the one after it is begun."""
@@ -250,15 +252,33 @@ class Trainer:
         self._coming = self._thread.submit(self.actor.unroll)
         return unroll
 
-    def _next(self, updates: Iterator[Report]) -> Report:
+    @contextmanager
+    def _learners(self) -> Iterator[Callable[[int, Callable[[], bool]], Iterator[Report]]]:
+        """Who gives a report of every update up to so many steps, or until told to stop."""
+        settings = self.settings
         try:
-            return next(updates)
+            if not settings.workers:
+                yield self._synchronous
+                return
+            workers = Workers(
+                self.agent,
+                self.optimiser,
+                settings.environment,
+                settings.a3c,
+                workers=settings.workers,
+                envs=settings.envs,
+                seed=settings.seed,
+                played=self.step,
+                steps=settings.steps,
+            )
+            with closing(workers):
+                yield workers.updates
         except NotANumber as error:
             raise self._diverged(str(error)) from error
 
-    def _synchronous(self) -> Generator[Report, None, None]:
+    def _synchronous(self, until: int, stop: Callable[[], bool]) -> Iterator[Report]:
         learning = self.settings.learning
-        while True:
+        while self.step < until and not stop():
             unroll = self.latest = self._unroll()
             told = update(
                 self.agent.network,
@@ -269,20 +289,6 @@ class Trainer:
                 autocast=self.autocast,
             )
             yield Report(unroll.scores.tolist(), unroll.lengths.tolist(), unroll.steps, told)
-
-    def _asynchronous(self) -> Generator[Report, None, None]:
-        settings = self.settings
-        return asynchronous_updates(
-            self.agent,
-            self.optimiser,
-            settings.environment,
-            settings.a3c,
-            workers=settings.workers,
-            envs=settings.envs,
-            seed=settings.seed,
-            played=self.step,
-            steps=settings.steps,
-        )
 
     def _diverged(self, what: str) -> RequestError:
         kept = (
