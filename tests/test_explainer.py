@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
+import torch
 from conftest import PAIRS, TEXTS
+from test_agent import new_agent
 
 import foveate
 from foveate.errors import RequestError
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.attacker import Attacker
+from foveate.text.classifier import Prediction, Text, TextClassifier
 from foveate.text.corpus import ExplainRows, resume, work
 from foveate.text.explainer import Explainer, refusal
 from foveate.text.explanation import Explanation, save
 from foveate.text.inputs import BadRow, Row
+from foveate.text.methods import run
+from foveate.text.probe import Probe
+from foveate.text.protect import without_protected
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,38 @@ def test_verification(explainer: Explainer) -> None:
     assert any(e.solved for e in found)
     assert all((e.minimal is not None) == e.solved for e in found)
     assert all(e.minimal is None for e in explainer(list(TEXTS)))
+
+
+@pytest.mark.parametrize("method", ["agent", "attention", "attention-cls", "attention:positive"])
+def test_what_a_method_looks_at_itself_is_asked_of_the_classifier_once(
+    classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    rows = 0
+    predict = TextClassifier.predict
+
+    def counting(self: TextClassifier, *arguments: Any, **options: Any) -> Prediction:
+        nonlocal rows
+        prediction = predict(self, *arguments, **options)
+        rows += len(prediction.logits)
+        return prediction
+
+    explainer = Explainer(classifier, method=method, agent=new_agent(classifier) if method == "agent" else None)
+    attacker = Attacker(classifier, method=method, agent=explainer.agent, keep=("joy",))
+    texts = [*TEXTS, *PAIRS]
+    monkeypatch.setattr(TextClassifier, "predict", counting)
+    for asked, goal, encoded in (
+        (explainer, explainer.goal, classifier.encode(texts)),
+        (attacker, attacker.goal, without_protected(classifier.encode(texts), ("joy",))),
+    ):
+        rows = 0
+        found = asked(texts)
+        assert rows == len(texts) + sum(e.queries for e in found)
+        opened = run(method, Probe(classifier, encoded), goal, torch.Generator(), explainer.agent)
+        for one, other in zip(found, opened, strict=True):
+            same = [f.name for f in fields(Explanation) if f.name not in ("explainer", "probability")]
+            assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
+            # A text in which nothing may be masked is read in another batch, which rounds otherwise.
+            assert one.probability == pytest.approx(other.probability, abs=0 if one.path else 1e-6)
 
 
 def test_an_explanation_knows_its_explainer(explainer: Explainer) -> None:

@@ -246,7 +246,7 @@ def _tested(
         _train(settings, condition.training, seed, run)
         seen = blind(classifier, condition.testing, seed)
         goal = goal_of(settings.task, settings.threshold)
-        save(play(Probe(seen, texts), goal, Agent.load(run / "agent")), results)
+        save(play(Probe(seen, texts, opened=False), goal, Agent.load(run / "agent")), results)
     return load(results)
 
 

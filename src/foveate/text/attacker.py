@@ -20,7 +20,7 @@ from foveate.text.explainer import Explainer, single
 from foveate.text.fill import filler
 from foveate.text.filling import FillSettings
 from foveate.text.goal import Attack, Goal, Task
-from foveate.text.methods import METHODS, run
+from foveate.text.methods import METHODS, opens, run
 from foveate.text.minimality import verify as verify_minimality
 from foveate.text.opponents import OPPONENTS, Resources
 from foveate.text.probe import Probe
@@ -164,7 +164,10 @@ class Attacker(Explainer):
     def _attack(self, encoded: Encoded, truths: Sequence[int | None], verify: bool) -> list[AttackResult]:
         if self.method in OPPONENTS:
             return self._oppose(encoded, truths)
-        probe = Probe(self.classifier, without_protected(encoded, self.keep))
+        # Which texts are wrong from the start must be known before any is attacked.
+        judged = not self.attack_wrong and any(truth is not None for truth in truths)
+        opened = judged or not opens(self.method)
+        probe = Probe(self.classifier, without_protected(encoded, self.keep), opened=opened)
         wrong = torch.tensor([t is not None and t != label for t, label in zip(truths, probe.label, strict=True)])
         played = torch.ones_like(wrong) if self.attack_wrong else ~wrong
         chosen = probe.select(played.nonzero().squeeze(1))

@@ -31,7 +31,7 @@ from foveate.text.explainer import find_agent, label_indices
 from foveate.text.explanation import Explanation, read
 from foveate.text.goal import Task, goal_of
 from foveate.text.inputs import Columns, read_labelled
-from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, run
+from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, opens, run
 from foveate.text.metrics import faithfulness, scores_of
 from foveate.text.opponents import OPPONENTS, Resources
 from foveate.text.probe import Probe
@@ -301,7 +301,7 @@ def explain_chunk(waiting: Mapping[Entry, int], job: Job, agent: Agent | None, s
     rng = torch.Generator().manual_seed(zlib.crc32(f"{job.settings.seed} {base} {start}".encode()))
     resources = Resources(job.settings.resources, job.settings.mlm)
     begun = time.perf_counter()
-    probe = Probe(job.classifier, job.texts[start:stop])
+    probe = Probe(job.classifier, job.texts[start:stop], opened=not opens(base.partition("=")[0]))
     scores = attribute(base, probe, goal, rng) if base in ATTRIBUTIONS else None
     shared = time.perf_counter() - begun
     for entry, count in waiting.items():

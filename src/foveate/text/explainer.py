@@ -18,7 +18,7 @@ from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explanation import Explanation
 from foveate.text.goal import Explain, Goal, Task
 from foveate.text.inputs import unreadable
-from foveate.text.methods import METHODS, run
+from foveate.text.methods import METHODS, opens, run
 from foveate.text.minimality import verify as verify_minimality
 from foveate.text.probe import Probe
 
@@ -154,7 +154,7 @@ class Explainer:
 
     def _explain(self, encoded: Encoded, label: int | None, verify: bool) -> list[Explanation]:
         target = None if label is None else torch.full((len(encoded),), label)
-        probe = Probe(self.classifier, encoded, target=target)
+        probe = Probe(self.classifier, encoded, target=target, opened=not opens(self.method))
         # The same draws for every chunk: what is said of a text does not depend on how many came before.
         rng = torch.Generator().manual_seed(0)
         found = run(self.method, probe, self.goal, rng, self.agent, self.max_steps)

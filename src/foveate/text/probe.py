@@ -26,7 +26,8 @@ class Probe:
         target: Int[Tensor, " texts"] | None = None,
         opened: bool = True,
     ) -> None:
-        """`opened=False` leaves the first predictions to later calls of `open`, for corpora that are not read whole."""
+        """`opened=False` leaves the first predictions to later calls of `open`: of corpora that are not read whole, and
+        of methods that look at more than the prediction (`foveate.text.methods.opens`)."""
         self.classifier = classifier
         self.encoded = texts if isinstance(texts, Encoded) else classifier.encode(texts)
         size = len(self.encoded)

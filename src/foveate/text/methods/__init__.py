@@ -20,7 +20,7 @@ from foveate.text.methods import attention, captum, exact, gradient, lime, rando
 from foveate.text.methods.protocols import fork, mask_in_order, mask_positive
 from foveate.text.probe import Probe
 
-__all__ = ["ATTRIBUTIONS", "METHODS", "SEARCHES", "attribute", "fork", "mask_in_order", "mask_positive", "run"]
+__all__ = ["ATTRIBUTIONS", "METHODS", "SEARCHES", "attribute", "fork", "mask_in_order", "mask_positive", "opens", "run"]
 
 Attribution = Callable[[Probe, Goal, torch.Generator], Float[Tensor, "texts tokens"]]
 Search = Callable[[Probe, Goal, torch.Generator, int], list[Explanation]]
@@ -52,6 +52,12 @@ METHODS: tuple[str, ...] = (
     *SEARCHES,
 )
 """All names that `run` takes."""
+
+
+def opens(name: str) -> bool:
+    """Whether the method makes the first forward pass of every text itself, since it looks at the attention there: its
+    probe need not be opened."""
+    return name.removesuffix(":positive") in ("agent", "attention", "attention-cls")
 
 
 def attribute(name: str, probe: Probe, goal: Goal, rng: torch.Generator) -> Float[Tensor, "texts tokens"]:

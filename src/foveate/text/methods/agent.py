@@ -33,6 +33,10 @@ def play(
         tolerance=agent.tolerance,
         rounds=agent.rounds,
     )
+    # The game opens the texts that it plays.
+    left = (~playable & (probe.label < 0)).nonzero().squeeze(1)
+    if len(left):
+        probe.open(left)
     while len(game):
         assert game.state is not None
         values = agent.values(game.state)
