@@ -127,10 +127,23 @@ def test_opponents_are_methods_of_an_attacker(classifier: TextClassifier, tmp_pa
 
 
 def test_verified_minimality_is_of_the_label(attacker: Attacker) -> None:
-    for r in attacker(list(TEXTS), verify=True):
-        assert r.minimal is (None if not r.solved else r.minimal)
-        if r.minimal:
-            assert r.verification_queries == len(r.masked)
+    classifier = attacker.classifier
+    found = attacker(list(TEXTS), verify=True)
+    found += Attacker(classifier, method="attention")(list(TEXTS), verify=True)
+    assert {r.minimal for r in found} == {True, False, None}
+    for r in found:
+        assert (r.minimal is not None) == r.solved
+        assert r.verification_queries == (len(r.masked) if r.solved else 0)
+        if not r.solved:
+            continue
+        # Each token found is shown by itself: every time the first label must come back.
+        labels = set()
+        for token in r.masked:
+            encoded = classifier.encode([r.text])
+            visible = encoded.real.clone()
+            visible[0, [other for other in r.masked if other != token]] = False
+            labels.add(classifier.labels[int(classifier.predict(encoded, None, visible).logits.argmax())])
+        assert r.minimal == (labels == {r.label})
 
 
 def _candidates(folder: Path) -> Path:
