@@ -12,12 +12,11 @@ none more. Without TextAttack, or without what a recipe needs, that line says so
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from texts_per_second import TEXTS, Run, measure, table
 
 from foveate import Attacker
 from foveate.errors import RequestError
@@ -30,34 +29,12 @@ from foveate.text.opponents.resources import PIECES
 from foveate.text.probe import Probe
 
 RECIPES = ("deepwordbug", "pwws")
-TEXTS = [
-    "i feel dirty and ashamed for saying that",
-    "i am feeling more confident that we will be able to take care of this baby",
-    "i was feeling a little bit lonely when everyone had left the house",
-    "i feel so lucky to have found friends who are gentle and kind",
-    "i cannot help but feel furious about the way they were treated",
-    "i am still amazed and curious about what happened on that strange night",
-    "i feel nervous and shaky whenever i have to speak in front of people",
-    "i do not know why but the whole day left me feeling rather cold",
-]
-
-Run = Callable[[list[Text]], tuple[int, float]]
-"""Attacks texts; says how many labels changed, and the queries a text."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    seconds: float
-    """A text."""
-    success: float
-    queries: float
-    """A text."""
 
 
 def ours(attacker: Attacker) -> Run:
-    def run(texts: list[Text]) -> tuple[int, float]:
+    def run(texts: list[Text]) -> Sequence[float]:
         found = attacker(texts)
-        return sum(r.solved for r in found), sum(r.queries for r in found) / len(found)
+        return sum(r.solved for r in found) / len(found), sum(r.queries for r in found) / len(found)
 
     return run
 
@@ -65,9 +42,9 @@ def ours(attacker: Attacker) -> Run:
 def over_foveate(name: str, classifier: TextClassifier, resources: Resources) -> Run:
     """TextAttack's recipe over foveate's classifier."""
 
-    def run(texts: list[Text]) -> tuple[int, float]:
+    def run(texts: list[Text]) -> Sequence[float]:
         found = attack(name, Probe(classifier, texts), torch.Generator().manual_seed(0), resources)
-        return sum(r.solved for r in found), sum(r.queries for r in found) / len(found)
+        return sum(r.solved for r in found) / len(found), sum(r.queries for r in found) / len(found)
 
     return run
 
@@ -83,30 +60,15 @@ def as_it_comes(name: str, classifier: TextClassifier, resources: Resources) -> 
         recipe = {"deepwordbug": attack_recipes.DeepWordBugGao2018, "pwws": attack_recipes.PWWSRen2019}[name]
         search = recipe.build(HuggingFaceModelWrapper(classifier.model, classifier.tokenizer))
 
-    def run(texts: list[Text]) -> tuple[int, float]:
+    def run(texts: list[Text]) -> Sequence[float]:
         labels = Probe(classifier, texts).label.tolist()
         with nltk_data(places), drawn() as seed:
             seed(0)
             found = [search.attack(text, label) for text, label in zip(texts, labels, strict=True)]
         changed = sum(r.perturbed_result.output != label for r, label in zip(found, labels, strict=True))
-        return changed, sum(r.num_queries for r in found) / len(found)
+        return changed / len(found), sum(r.num_queries for r in found) / len(found)
 
     return run
-
-
-def measure(runs: dict[str, Run], texts: list[Text], rounds: int) -> dict[str, Speed]:
-    """The fastest of `rounds` of each."""
-    best: dict[str, Speed] = {}
-    for run in runs.values():
-        run(texts[:1])
-    for _ in range(rounds):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            changed, queries = run(texts)
-            seconds = (time.perf_counter() - begun) / len(texts)
-            if name not in best or seconds < best[name].seconds:
-                best[name] = Speed(seconds, changed / len(texts), queries)
-    return best
 
 
 def main() -> None:
@@ -134,13 +96,9 @@ def main() -> None:
         runs[f"TextAttack's {name}"] = as_it_comes(name, classifier, resources)
         runs[f"{name} over foveate's classifier"] = over_foveate(name, classifier, resources)
     speeds = measure(runs, texts, options.rounds)
-    against = [name for name in speeds if name.startswith("TextAttack")]
     print(f"{len(texts)} texts, {classifier.name}")
-    print("| attack | attacks/s | label changed | queries a text |" + "".join(f" times {name} |" for name in against))
-    print("|---|---:|---:|---:|" + "---:|" * len(against))
-    for name, speed in speeds.items():
-        ratios = "".join(f" {speeds[other].seconds / speed.seconds:.2f} |" for other in against)
-        print(f"| {name} | {1 / speed.seconds:.2f} | {speed.success:.2f} | {speed.queries:.1f} |{ratios}")
+    columns = {"attacks/s": ".2f", "label changed": ".2f", "queries a text": ".1f"}
+    print(table("attack", speeds, columns, [name for name in speeds if name.startswith("TextAttack")]))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from foveate.errors import RequestError
-from foveate.text.classifier import TextClassifier
+from foveate.text.classifier import Text, TextClassifier
 from foveate.text.explainer import Explainer
 from foveate.text.inputs import read_texts
 
@@ -31,27 +32,53 @@ TEXTS = [
 ]
 
 
+Run = Callable[[list[Text]], Sequence[float]]
+"""Works on texts; gives what goes into the table beside the speed, as the queries a text."""
+
+
 @dataclass(frozen=True)
 class Speed:
     seconds: float
     """A text."""
-    queries: float
-    """A text."""
+    figures: Sequence[float]
 
 
-def measure(explainers: dict[str, Explainer], texts: list, rounds: int) -> dict[str, Speed]:
-    """The fastest of `rounds` of each method."""
+def measure(runs: Mapping[str, Run], texts: list[Text], rounds: int) -> dict[str, Speed]:
+    """The fastest of `rounds` of each, which take turns."""
     best: dict[str, Speed] = {}
-    for explainer in explainers.values():
-        explainer(texts[:1])
+    for run in runs.values():
+        run(texts[:1])
     for _ in range(rounds):
-        for name, explainer in explainers.items():
+        for name, run in runs.items():
             begun = time.perf_counter()
-            found = explainer(texts)
+            figures = run(texts)
             seconds = (time.perf_counter() - begun) / len(texts)
             if name not in best or seconds < best[name].seconds:
-                best[name] = Speed(seconds, sum(e.queries for e in found) / len(found))
+                best[name] = Speed(seconds, figures)
     return best
+
+
+def table(what: str, speeds: Mapping[str, Speed], columns: Mapping[str, str], against: Sequence[str]) -> str:
+    """Speeds and figures by name, and how many times as fast as those of `against` each is.
+
+    `what` is the title of the names, `columns` those of the speed and the figures, each with its format.
+    """
+    titles = [*columns, *(f"times {name}" for name in against)]
+    lines = [f"| {what} | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+    for name, speed in speeds.items():
+        values = zip((1 / speed.seconds, *speed.figures), columns.values(), strict=True)
+        shown = [f"{value:{form}}" for value, form in values]
+        shown += [f"{speeds[other].seconds / speed.seconds:.2f}" for other in against]
+        lines.append("| " + " | ".join([name, *shown]) + " |")
+    return "\n".join(lines)
+
+
+def explaining(explainer: Explainer) -> Run:
+    def run(texts: list[Text]) -> Sequence[float]:
+        found = explainer(texts)
+        return (sum(e.queries for e in found) / len(found),)
+
+    return run
 
 
 def main() -> None:
@@ -63,24 +90,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threshold", type=float, default=0.8)
     options = parser.parse_args()
-    texts = read_texts(options.data, limit=options.limit) if options.data else TEXTS
+    texts = list(read_texts(options.data, limit=options.limit)) if options.data else TEXTS
     classifier = TextClassifier.from_pretrained(options.model)
-    explainers = {}
+    runs: dict[str, Run] = {}
     for name in dict.fromkeys([*options.methods.split(","), *OPPONENTS]):
         try:
             explainer = Explainer(classifier, method=name, threshold=options.threshold)
             explainer(texts[:1])
-            explainers[name] = explainer
+            runs[name] = explaining(explainer)
         except RequestError as error:
             print(f"{name}: not run: {error}")
-    speeds = measure(explainers, texts, options.rounds)
-    opponents = [name for name in OPPONENTS if name in speeds]
+    speeds = measure(runs, texts, options.rounds)
     print(f"{len(texts)} texts, {classifier.name}")
-    print("| method | texts/s | queries a text |" + "".join(f" times {name} |" for name in opponents))
-    print("|---|---:|---:|" + "---:|" * len(opponents))
-    for name, speed in speeds.items():
-        ratios = "".join(f" {speeds[other].seconds / speed.seconds:.2f} |" for other in opponents)
-        print(f"| {name} | {1 / speed.seconds:.1f} | {speed.queries:.1f} |{ratios}")
+    columns = {"texts/s": ".1f", "queries a text": ".1f"}
+    print(table("method", speeds, columns, [name for name in OPPONENTS if name in speeds]))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from foveate.text.agent import Agent, import_attexplainer
 from foveate.text.classifier import TextClassifier
 from foveate.text.features import State, statistics, token_features
 from foveate.text.game import MaskingGame
-from foveate.text.goal import Explain
+from foveate.text.goal import Explain, Task
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
 
@@ -264,10 +264,12 @@ def test_what_may_not_be_toggled_has_no_value(moves: str, classifier: TextClassi
     assert len(game) == 5 - (moves != "toggle")  # "joy" has one token, and all of it is masked
 
 
-def test_features_of_another_width_are_refused(classifier: TextClassifier) -> None:
+@pytest.mark.parametrize(("task", "other"), [("explain", "general"), ("attack", "general-attack")])
+def test_features_of_another_width_are_refused(classifier: TextClassifier, task: Task, other: str) -> None:
     torch.manual_seed(0)
-    agent = Agent(features=["hidden"], inputs=384, network="paper", classifier="a wider one")
-    with pytest.raises(RequestError, match=r"trained for another classifier \(a wider one: 384 features"):
+    agent = Agent(features=["hidden"], inputs=384, network="paper", classifier="a wider one", task=task)
+    says = rf"trained for another classifier \(a wider one: 384 features .* use --agent {other}, or train"
+    with pytest.raises(RequestError, match=says):
         play(Probe(classifier, TEXTS), Explain(), agent)
 
 

@@ -26,6 +26,11 @@ def embedded_agents() -> tuple[str, ...]:
     return hub.embedded(EMBEDDED)
 
 
+def embedded_name(classifier: str, task: Task) -> str:
+    """What the agent of that classifier and task is called in the package; "general" for those of any classifier."""
+    return classifier if task == "explain" else f"{classifier}-{task}"
+
+
 class Agent(nn.Module, SafeHubMixin, library_name="foveate", tags=["foveate", "attexplainer"]):
     """Reads the state of each game and values the toggling of every token.
 
@@ -71,7 +76,8 @@ class Agent(nn.Module, SafeHubMixin, library_name="foveate", tags=["foveate", "a
         if features.shape[-1] != self.inputs:
             raise RequestError(
                 f"this agent was trained for another classifier ({self.classifier}: {self.inputs} features a token, "
-                f"here {features.shape[-1]}); use --agent general, or train one with `foveate text train`"
+                f"here {features.shape[-1]}); use --agent {embedded_name('general', self.task)}, or train one with "
+                "`foveate text train`"
             )
         return features
 

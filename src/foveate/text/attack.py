@@ -42,15 +42,7 @@ def attack(settings: Settings) -> Outcome:
         from foveate.text.corpus import AttackRows
 
         attacker = Attacker.from_pretrained(
-            settings.model,
-            method=settings.method,
-            agent=settings.agent,
-            max_steps=settings.max_steps,
-            filling=settings.filling,
-            keep=settings.keep,
-            attack_wrong=settings.attack_wrong,
-            replacement=settings.replacement,
-            batch_size=settings.batch_size,
+            filling=settings.filling, keep=settings.keep, attack_wrong=settings.attack_wrong, **settings.options()
         )
         return AttackRows(attacker, settings.verify)
 

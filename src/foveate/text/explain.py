@@ -35,15 +35,7 @@ def explain(settings: Settings) -> Outcome:
         from foveate.text.corpus import ExplainRows
         from foveate.text.explainer import Explainer
 
-        explainer = Explainer.from_pretrained(
-            settings.model,
-            method=settings.method,
-            agent=settings.agent,
-            threshold=settings.threshold,
-            max_steps=settings.max_steps,
-            replacement=settings.replacement,
-            batch_size=settings.batch_size,
-        )
+        explainer = Explainer.from_pretrained(threshold=settings.threshold, **settings.options())
         return ExplainRows(explainer, settings.target, settings.verify)
 
     return stream(settings, worker)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from foveate.errors import RequestError
-from foveate.text.agent import Agent, embedded_agents
+from foveate.text.agent import Agent, embedded_agents, embedded_name
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explanation import Explanation
 from foveate.text.goal import Explain, Goal, Task
@@ -172,9 +172,8 @@ def find_agent(agent: Agent | str | Path | None, classifier: TextClassifier, tas
     if isinstance(agent, Agent):
         return agent
     if agent is None:
-        suffix = "" if task == "explain" else f"-{task}"
-        own = classifier.name + suffix
-        agent = own if own in embedded_agents() else "general" + suffix
+        own = embedded_name(classifier.name, task)
+        agent = own if own in embedded_agents() else embedded_name("general", task)
     return Agent.load(agent)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -258,7 +259,7 @@ NULLABLE = ("pair", "minimal", "threshold", "truth", "correct", "adversarial_pai
 """What may be null in a file."""
 
 
-class Writer:
+class Writer(ABC):
     """A file of explanations that grows as they are found, and appears under its own name when it is closed.
 
     A context manager. What was written before an error or Ctrl-C is kept; a file that was there before is replaced
@@ -299,14 +300,14 @@ class Writer:
         else:
             self._part.unlink()
 
-    def _open(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> None: ...
 
-    def _write(self, explanation: Explanation) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _write(self, explanation: Explanation) -> None: ...
 
-    def _close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _close(self) -> None: ...
 
 
 class TextWriter(Writer):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -54,6 +54,11 @@ class Settings:
     """Write to a .jsonl, .parquet or .html file."""
     resume: bool = False
     """Go on where an interrupted run stopped that wrote to the same --output."""
+
+    def options(self) -> dict[str, Any]:
+        """What `Explainer.from_pretrained` and `Attacker.from_pretrained` take alike."""
+        names = ("model", "method", "agent", "max_steps", "replacement", "batch_size")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
