@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from foveate.errors import RequestError
 
@@ -46,8 +46,8 @@ def overlay(
     of. There the picture shows the cell's weight exactly; between, it goes straight from one to the next.
     """
     large = screen.repeat(zoom, 0).repeat(zoom, 1).astype(np.float32)
-    down = _between(row_centres, screen.shape[0], zoom)
-    across = _between(column_centres, screen.shape[1], zoom)
+    down = between(row_centres, screen.shape[0], zoom)
+    across = between(column_centres, screen.shape[1], zoom)
     light = (down @ weights.astype(np.float32) @ across.T)[:, :, None]
     if blend == "reproduction":
         return ((large + 255 * light) / 2).astype(np.uint8)
@@ -55,8 +55,8 @@ def overlay(
     return (large * (0.3 + 0.7 * light) + 0.3 * light * np.array(MARK, np.float32)).clip(0, 255).astype(np.uint8)
 
 
-def _between(centres: np.ndarray, size: int, zoom: int) -> Float[np.ndarray, "pixels cells"]:
-    """How much of each cell every enlarged pixel shows."""
+def between(centres: Shaped[np.ndarray, " cells"], size: int, zoom: int = 1) -> Float[np.ndarray, "pixels cells"]:
+    """How much of each cell every pixel of an axis of `size`, enlarged, shows: straight from one centre to the next."""
     places = (np.arange(size * zoom) + 0.5) / zoom - 0.5
     cells = np.eye(len(centres))
     return np.stack([np.interp(places, centres, cell) for cell in cells], axis=1).astype(np.float32)

@@ -10,7 +10,10 @@ from typing import Any
 
 from foveate.errors import RequestError
 
-ANALYSES: dict[str, str] = {}
+ANALYSES: dict[str, str] = {
+    "invert": "does play need the attention to lie where it lies?",
+    "saliency": "does what changes policy and value when blurred lie where the agent looks?",
+}
 """What each asks, in a few words; the file has the same name, with underscores."""
 
 

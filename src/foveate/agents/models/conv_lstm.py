@@ -46,9 +46,15 @@ class ConvLSTM(nn.Module):
         outputs = []
         for now, first in zip(fed, done, strict=True):
             hidden, cell = reset(first, hidden, cell)
-            # The cell stays in full precision: a sum over hundreds of steps.
-            i, f, o, g = (now + self.recurrent(hidden)).float().chunk(4, 1)
-            cell = torch.sigmoid(f + self.forget_bias) * cell + torch.sigmoid(i) * torch.tanh(g)
-            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            hidden, cell = self.advance(now + self.recurrent(hidden), cell)
             outputs.append(hidden)
         return torch.stack(outputs), hidden, cell
+
+    def advance(
+        self, gates: Float[Tensor, "n gates height width"], cell: Float[Tensor, "n hidden height width"]
+    ) -> tuple[Float[Tensor, "n hidden height width"], Float[Tensor, "n hidden height width"]]:
+        """Hidden state and cell after a step, place by place, from the sum of both convolutions and the cell before."""
+        # The cell stays in full precision: a sum over hundreds of steps.
+        i, f, o, g = gates.float().chunk(4, 1)
+        cell = torch.sigmoid(f + self.forget_bias) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell

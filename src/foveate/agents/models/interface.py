@@ -80,6 +80,11 @@ class AgentOutput:
     """Only where it was asked for, and the network has any."""
 
 
+WhatIf = Callable[[Shaped[Tensor, "n channels high wide"], int, int], AgentOutput]
+"""What an agent would say of a step if its screen were another from row and column on: each of n patches in turn, as n
+environments."""
+
+
 class AgentNetwork(nn.Module, ABC):
     """A network with a memory. `forward` gives the same numbers for T steps at once as for T calls of one step."""
 
@@ -100,6 +105,28 @@ class AgentNetwork(nn.Module, ABC):
 
         `observe` asks for the attention too; its maps are those that were used, after the `edit`.
         """
+
+    def what_if(self, inputs: AgentInputs, state: State) -> WhatIf:
+        """Other screens in the place of one step's (T = 1, B = 1), after the same past.
+
+        A network that knows how far a pixel reaches may do it with less work, and must give the same numbers.
+        """
+
+        def told(patches: Tensor, top: int, left: int) -> AgentOutput:
+            count, _, high, wide = patches.shape
+            screens = inputs.observation.repeat(1, count, 1, 1, 1)
+            screens[0, :, :, top : top + high, left : left + wide] = patches
+            return self(repeated(inputs, screens), {name: s.expand(count, *s.shape[1:]) for name, s in state.items()})[
+                0
+            ]
+
+        return told
+
+
+def repeated(inputs: AgentInputs, observation: Shaped[Tensor, "time n channels height width"]) -> AgentInputs:
+    """Inputs of one environment for n that differ in nothing but what they observe."""
+    shape = observation.shape[:2]
+    return AgentInputs(observation, inputs.reward.expand(shape), inputs.action.expand(shape), inputs.done.expand(shape))
 
 
 def reset(done: Bool[Tensor, " envs"], *memory: Tensor) -> tuple[Tensor, ...]:

@@ -1,0 +1,97 @@
+"""What several analyses draw: maps over screens, sheets of them, and dots with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from foveate.bootstrap import Interval
+from foveate.viz.panels import COLOURS, MARKERS
+from foveate.viz.video import between, overlay
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GREEN = (64, 255, 64)
+
+Screen = UInt8[np.ndarray, "height width 3"]
+
+
+def zoom_of(screen: Screen) -> int:
+    """Enough to see a pixel of a small screen."""
+    return max(1, round(320 / max(screen.shape[:2])))
+
+
+def lit(
+    screen: Screen,
+    weights: Float[np.ndarray, "rows columns"],
+    row_centres: Float[np.ndarray, " rows"],
+    column_centres: Float[np.ndarray, " columns"],
+) -> UInt8[np.ndarray, "high wide 3"]:
+    """A screen as bright as it is attended to, by the map's own maximum."""
+    return overlay(screen, weights / max(float(weights.max()), 1e-9), row_centres, column_centres, zoom_of(screen))
+
+
+def tinted(
+    screen: Screen,
+    strength: Float[np.ndarray, "rows columns"],
+    row_centres: Float[np.ndarray, " rows"],
+    column_centres: Float[np.ndarray, " columns"],
+    colour: tuple[int, int, int] = GREEN,
+) -> UInt8[np.ndarray, "high wide 3"]:
+    """A grey screen with a colour over it where a map is strong, by its own maximum."""
+    zoom = zoom_of(screen)
+    grey = screen.mean(2, dtype=np.float32).repeat(zoom, 0).repeat(zoom, 1)[:, :, None] * 0.7
+    down, across = between(row_centres, screen.shape[0], zoom), between(column_centres, screen.shape[1], zoom)
+    share = (down @ (strength / max(float(strength.max()), 1e-30)).astype(np.float32) @ across.T)[:, :, None]
+    # The root shows what is weak too.
+    share = np.sqrt(share.clip(0, 1))
+    return (grey * (1 - share) + np.array(colour, np.float32) * share).astype(np.uint8)
+
+
+def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[UInt8[np.ndarray, "_ _ 3"]]]]) -> Figure:
+    """Pictures in a grid: a name above each column, one beside each row."""
+    from matplotlib.figure import Figure
+
+    high, wide = rows[0][1][0].shape[:2]
+    across = min(2.4, 12 / len(columns))
+    figure = Figure(figsize=(across * len(columns) + 0.4, across * high / wide * len(rows) + 0.5), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line, (name, pictures) in zip(grid, rows, strict=True):
+        for axis, picture in zip(line, pictures, strict=True):
+            axis.imshow(picture, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(name, fontsize=10, parse_math=False)
+    for axis, name in zip(grid[0], columns, strict=True):
+        axis.set_title(name, fontsize=10, parse_math=False)
+    return figure
+
+
+def dots(axes: Axes, names: Sequence[str], series: Mapping[str, Sequence[Interval | None]]) -> None:
+    """Means with their intervals along x: a line a name, the series one below the other on it."""
+    lines = np.arange(len(names))
+    for n, (label, intervals) in enumerate(series.items()):
+        known = [(line, i) for line, i in zip(lines, intervals, strict=True) if i is not None]
+        shift = 0.5 * (n - (len(series) - 1) / 2) / max(len(series), 2)
+        axes.errorbar(
+            [i.mean for _, i in known],
+            [line + shift for line, _ in known],
+            xerr=np.array([(i.mean - i.low, i.high - i.mean) for _, i in known]).reshape(-1, 2).T.clip(0),
+            fmt=MARKERS[n],
+            color=COLOURS[n],
+            label=label,
+            markersize=4.5,
+            elinewidth=1.2,
+            linestyle="none",
+        )
+    axes.set_yticks(lines, names, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.axvline(0, color="#868e96", linewidth=0.8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
