@@ -19,7 +19,7 @@ from foveate.text.attack_result import masked_result
 from foveate.text.classifier import TextClassifier
 from foveate.text.explanation import Explanation, Token
 from foveate.text.probe import Probe
-from foveate.text.report import Report, Settings, chance_overlap, compare, report
+from foveate.text.report import Failure, Report, Settings, chance_overlap, compare, report
 from foveate.text.tagging import nltk_tagger
 from foveate.viz.report import page
 
@@ -178,6 +178,21 @@ def test_a_report_of_a_file(place: Path, tmp_path: Path) -> None:
     assert Explanation.from_dict(values["cases"][0]["attack"]) == result.cases[0].attack
     assert (tmp_path / "out" / "report.md").read_text() == result.to_markdown(50)
     assert all(text in (tmp_path / "out" / "report.html").read_text() for text in ("Highlighted", "true: <b>"))
+
+
+def test_a_text_that_cannot_be_worked_on_stops_no_other(place: Path, tmp_path: Path) -> None:
+    result = report(_settings(place, tmp_path / "out", texts=(TEXTS[0], "[CLS] [SEP]", TEXTS[2])))
+    assert [case.explanation.text for case in result.cases] == [TEXTS[0], TEXTS[2]]
+    reason = "the text has no token that can be masked; give words"
+    assert result.failures == (Failure("[CLS] [SEP]", reason),)
+    assert result.sentences[0].startswith("2 texts: ") and result.sentences[0].endswith("; 1 more cannot be worked on.")
+    assert f"| \\[CLS\\] \\[SEP\\] | | | {reason} | | |" in (tmp_path / "out" / "report.md").read_text()
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert f'[CLS] [SEP]</p><p class="facts">{reason}</p>' in html
+    values = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert values["failures"] == [{"text": "[CLS] [SEP]", "reason": reason}]
+    with pytest.raises(RequestError, match="none of the texts can be worked on; the first: the text is empty"):
+        report(_settings(place, tmp_path / "out", texts=(" ", "[CLS] [SEP]")))
 
 
 def test_a_pair_drawn_step_by_step(place: Path, tmp_path: Path) -> None:

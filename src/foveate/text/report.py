@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,9 +20,10 @@ from foveate.run import write_atomically
 from foveate.text.attack_result import AttackResult
 from foveate.text.attacker import Attacker
 from foveate.text.classifier import Text, TextClassifier
+from foveate.text.corpus import AttackRows, ExplainRows, Worker, work
 from foveate.text.explainer import Explainer
 from foveate.text.explanation import Explanation
-from foveate.text.inputs import Columns, read_labelled
+from foveate.text.inputs import Columns, Row, read_labelled
 from foveate.text.tagging import CONTENT, Tagger, nltk_tagger
 from foveate.viz.marks import pieces, visible
 
@@ -91,6 +92,19 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A text that can be neither explained nor attacked."""
+
+    text: Text
+    reason: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The text, or the two of a pair."""
+        return (self.text,) if isinstance(self.text, str) else self.text
+
+
+@dataclass(frozen=True)
 class Report:
     """Cases, and what they come to."""
 
@@ -101,6 +115,8 @@ class Report:
     found, `explainer` and `attacker`."""
     tags: Mapping[str, Mapping[str, int]]
     """Words of those texts by part of speech, as of a case."""
+    failures: tuple[Failure, ...] = ()
+    """The texts that are no cases."""
 
     @property
     def compared(self) -> int:
@@ -114,7 +130,8 @@ class Report:
         attacked = sum(case.attack.solved for case in self.cases)
         said = [
             f"{len(self.cases)} texts: {explained} explained, {attacked} attacked with success"
-            + (f", {wrong} not attacked as the classifier gets them wrong." if wrong else ".")
+            + (f", {wrong} not attacked as the classifier gets them wrong" if wrong else "")
+            + (f"; {len(self.failures)} more cannot be worked on." if self.failures else ".")
         ]
         if not self.means:
             return [*said, "No text was both explained and attacked with success, so nothing is compared."]
@@ -161,6 +178,7 @@ class Report:
             "means": means,
             "tags": self.tags,
             "cases": cases,
+            "failures": [asdict(failure) for failure in self.failures],
         }
 
     def to_markdown(self, shown: int, pictures: Sequence[str] = ()) -> str:
@@ -185,6 +203,10 @@ class Report:
                 overlap(case),
             )
             lines.append("| " + " | ".join(cells) + " |")
+        for failure in self.failures[:shown]:
+            lines.append(
+                f"| {' ⁄ '.join(_escaped(visible(part)) for part in failure.parts)} | | | {_escaped(failure.reason)} | | |"
+            )
         parts += [
             "## Texts",
             "<b>Bold</b>: found by the explainer; <s>struck</s>: masked by the attacker.",
@@ -199,7 +221,8 @@ class Report:
 def report(settings: Settings) -> Report:
     """Explain and attack the texts, and write report.html, report.md, report.json and the pictures.
 
-    Raises RequestError where the request is wrong, or a text can be neither explained nor attacked.
+    A text that cannot be worked on is in it with the reason. Raises RequestError where the request is wrong, or no
+    text can be worked on.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -212,10 +235,19 @@ def report(settings: Settings) -> Report:
         settings.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"cannot write to {settings.output}: {error.strerror}; name another directory") from error
-    texts = [text for text, _ in labelled]
-    explanations = explainer(texts)
-    attacks = attacker(texts, truths=[label for _, label in labelled])
-    result = compare(settings.model, explanations, attacks, tagger)
+    rows = [Row(number, text, label) for number, (text, label) in enumerate(labelled, 1)]
+    explanations: list[Explanation] = []
+    attacks: list[AttackResult] = []
+    failures: list[Failure] = []
+    for row, e, a in zip(rows, _found(ExplainRows(explainer), rows), _found(AttackRows(attacker), rows), strict=True):
+        if isinstance(e, Explanation) and isinstance(a, AttackResult):
+            explanations.append(e)
+            attacks.append(a)
+        else:
+            failures.append(Failure(row.text, str(e if isinstance(e, RequestError) else a)))
+    if not explanations:
+        raise RequestError(f"none of the texts can be worked on; the first: {failures[0].reason}")
+    result = replace(compare(settings.model, explanations, attacks, tagger), failures=tuple(failures))
     pictures = _draw(result, settings)
     from foveate.viz.report import page
 
@@ -224,6 +256,10 @@ def report(settings: Settings) -> Report:
     write_atomically(settings.output / "report.md", result.to_markdown(settings.shown, [p.name for p in pictures]))
     write_atomically(settings.output / "report.html", page(result, settings.shown, pictures))
     return result
+
+
+def _found(worker: Worker, rows: Sequence[Row]) -> list[Explanation | RequestError]:
+    return [result for results in work(worker, rows) for _, result in results]
 
 
 def _read(settings: Settings) -> list[tuple[Text, str | int | None]]:

@@ -12,7 +12,7 @@ from foveate.viz.marks import pieces, visible
 
 if TYPE_CHECKING:
     from foveate.text.attack_result import AttackResult
-    from foveate.text.report import Case, Report
+    from foveate.text.report import Case, Failure, Report
 
 STYLE = """
 :root { color-scheme: light dark; --attack: #e03131; }
@@ -45,6 +45,7 @@ def page(report: Report, shown: int, pictures: Sequence[Path] = ()) -> str:
 
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.sentences)
     cases = "".join(_case(case, attacked(case), overlap(case)) for case in report.cases[:shown])
+    cases += "".join(_failure(failure) for failure in report.failures[:shown])
     left = len(report.cases) - shown
     more = f"<p>{left} more texts are in report.json.</p>" if left > 0 else ""
     figures = "".join(_figure(picture) for picture in pictures)
@@ -97,6 +98,11 @@ def _case(case: Case, attacked: str, overlap: str) -> str:
         *([f"overlap {overlap}"] if overlap else []),
     ]
     return f'<div class="case">{"".join(lines)}<p class="facts">{" · ".join(facts)}</p></div>\n'
+
+
+def _failure(failure: Failure) -> str:
+    lines = "".join(f'<p class="text" dir="auto">{escape(visible(text))}</p>' for text in failure.parts)
+    return f'<div class="case">{lines}<p class="facts">{escape(failure.reason)}</p></div>\n'
 
 
 def _attack(attacked: str, a: AttackResult) -> str:
