@@ -204,9 +204,8 @@ class Report:
             )
             lines.append("| " + " | ".join(cells) + " |")
         for failure in self.failures[:shown]:
-            lines.append(
-                f"| {' ⁄ '.join(_escaped(visible(part)) for part in failure.parts)} | | | {_escaped(failure.reason)} | | |"
-            )
+            text = " ⁄ ".join(_escaped(visible(part)) for part in failure.parts)
+            lines.append(f"| {text} | | | {_escaped(failure.reason)} | | |")
         parts += [
             "## Texts",
             "<b>Bold</b>: found by the explainer; <s>struck</s>: masked by the attacker.",
