@@ -244,14 +244,17 @@ class TestS3TA:
     @torch.no_grad()
     def test_switches_do_what_they_say(self) -> None:
         inputs = inputs_of(SCREEN, time=1)
-        plain, scaled = network("s3ta"), network("s3ta")
-        scaled.settings = replace(plain.settings, query_scale=6.0)
-        one, two = (m(inputs, m.initial_state(3), observe=True)[0].attention for m in (plain, scaled))
-        torch.testing.assert_close(2 * one.logits, two.logits)
-        scaled.settings = replace(plain.settings, content_scale=10.0)
-        two = scaled(inputs, scaled.initial_state(3), observe=True)[0].attention
-        torch.testing.assert_close(2 * one.what, two.what)
-        torch.testing.assert_close(one.where, two.where)
+        plain, letter = network("s3ta"), network("s3ta-paper")
+        normal, raw = (m(inputs, m.initial_state(3), observe=True)[0].attention for m in (plain, letter))
+        keys = normal.keys.flatten(-2)
+        torch.testing.assert_close(keys.mean(-1), torch.zeros_like(keys[..., 0]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(keys.std(-1, correction=0), torch.ones_like(keys[..., 0]), atol=5e-2, rtol=0)
+        assert raw.keys.abs().max() < 1  # a ConvLSTM's own
+        # Nothing is remembered at first: the queries are what the heads begin with, which is nothing in the paper.
+        asked = normal.queries[0]
+        assert asked[..., : plain.settings.keys].std() > 0.5
+        assert not asked[..., plain.settings.keys :].any()
+        assert not raw.queries[0].any()
         assert isinstance(plain.answer_norm, nn.LayerNorm)
         assert isinstance(network("s3ta-paper").answer_norm, nn.Identity)
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foveate.agents.models.conv_lstm import ConvLSTM
 from foveate.agents.models.grid import Grid, SameConv, flat, small
@@ -20,10 +21,13 @@ from foveate.agents.models.interface import (
     Attention,
     Edit,
     State,
+    WhatIf,
     recall,
+    repeated,
     reset,
     scale,
 )
+from foveate.agents.models.local import Layer, window
 from foveate.agents.models.spatial_basis import spatial_basis
 
 
@@ -33,15 +37,16 @@ class S3TASettings:
 
     As it is written the model starts with uniform maps: an answer is then the mean over the screen, in which a sprite
     weighs 1/(rows · columns), less than the basis channels beside it; the policy has nothing to learn from, and so the
-    queries get no gradient. `query_scale`, `content_scale` and `normalise_answers` are against that.
+    queries get no gradient. `normalise_content`, `initial_query` and `normalise_answers` are against that.
     """
 
     queries: Literal["top-down", "fixed", "l2-keys"] = "top-down"
     """`fixed`: learned, the same at every step. `l2-keys`: none; the softmax of the keys' norms (section 4.4)."""
-    query_scale: float = 3.0
-    """The queries are multiplied by it; the paper has no such thing, which is 1."""
-    content_scale: float = 5.0
-    """So are keys and values, but for their spatial channels; the paper: 1."""
+    normalise_content: bool = True
+    """Each channel of keys and values has mean 0 and deviation 1 over the screen's cells: what is rare on it stands
+    out, before any query has learned. The paper has no such thing."""
+    initial_query: float = 1.0
+    """Deviation of the content channels of the queries that the heads begin with; the paper: 0, no query at all."""
     normalise_answers: bool = True
     """LayerNorm on each answer; the paper has none."""
     forget_bias: float = 1.0
@@ -66,7 +71,7 @@ class S3TASettings:
     """Units of the layer below policy and value."""
 
 
-TO_THE_LETTER = {"query_scale": 1.0, "content_scale": 1.0, "normalise_answers": False}
+TO_THE_LETTER = {"normalise_content": False, "initial_query": 0.0, "normalise_answers": False}
 """The settings with which S3TA is the paper's."""
 
 
@@ -103,11 +108,10 @@ class S3TA(AgentNetwork):
         asked = 0 if s.queries == "l2-keys" else count * self.query_size
         self.answer_processor = _mlp(count * answer_size + asked + 1 + actions, *s.answer_units)
         self.core = nn.LSTMCell(s.answer_units[-1], s.core)
-        with torch.no_grad():
-            self.core.bias_ih[s.core : 2 * s.core] += s.forget_bias
         self.output = nn.Sequential(nn.Linear(s.core, s.output), nn.ReLU())
         self.policy = nn.Linear(s.output, actions)
         self.value = nn.Linear(s.output, 1)
+        self._initialise()
 
     def initial_state(self, envs: int) -> dict[str, Tensor]:
         seen, cell = self.memory.initial_state(envs, self.grid.height, self.grid.width)
@@ -118,6 +122,45 @@ class S3TA(AgentNetwork):
         self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
         keys, values, vision, vision_cell = self._see(inputs, state)
+        output, core, core_cell = self._decide(keys, values, inputs, state, observe, edit)
+        return output, {"vision": vision, "vision_cell": vision_cell, "core": core, "core_cell": core_cell}
+
+    def what_if(self, inputs: AgentInputs, state: State) -> WhatIf:
+        """Only where a patch reaches is anything convolved; what the ConvLSTM makes of its past, once for all."""
+        frame, layers = scale(inputs.observation[0]), self._layers()
+        hidden, cell = reset(inputs.done[0], state["vision"], state["vision_cell"])
+        before = self.memory.recurrent(hidden)
+        height, width = frame.shape[2:]
+        whole = window(layers, height, width, range(height), range(width))
+        usual, _ = self.memory.advance(whole(frame) + before, cell)
+
+        def told(patches: Tensor, top: int, left: int) -> AgentOutput:
+            count, _, high, wide = patches.shape
+            near = window(layers, height, width, range(top, top + high), range(left, left + wide))
+            (rows, columns), (down, across) = near.needed, near.changed
+            around = frame[:, :, rows, columns].repeat(count, 1, 1, 1)
+            top, left = top - rows.start, left - columns.start
+            around[:, :, top : top + high, left : left + wide] = scale(patches)
+            around = around.contiguous(memory_format=torch.channels_last)
+            gates = near(around) + before[:, :, down, across]
+            seen = usual.repeat(count, 1, 1, 1)
+            seen[:, :, down, across], _ = self.memory.advance(gates, cell[:, :, down, across])
+            keys, values = self._content(seen[None])
+            shown = repeated(inputs, inputs.observation.expand(1, count, -1, -1, -1))
+            return self._decide(keys, values, shown, {n: s.expand(count, *s.shape[1:]) for n, s in state.items()})[0]
+
+        return told
+
+    def _decide(
+        self,
+        keys: Float[Tensor, "time envs key_channels cells"],
+        values: Float[Tensor, "time envs value_channels cells"],
+        inputs: AgentInputs,
+        state: State,
+        observe: bool = False,
+        edit: Edit = AS_IT_IS,
+    ) -> tuple[AgentOutput, Tensor, Tensor]:
+        """From the first query on: what is said, and the policy LSTM's state and cell."""
         past = recall(inputs, self.actions)
         core, core_cell = state["core"], state["core_cell"]
         cores, looks = [], []
@@ -134,14 +177,12 @@ class S3TA(AgentNetwork):
             if observe:
                 looks.append(look)
         out = self.output(torch.stack(cores))
-        return (
-            AgentOutput(
-                logits=self.policy(out).float(),
-                value=self.value(out).squeeze(-1).float(),
-                attention=self._attention(looks, keys) if observe else None,
-            ),
-            {"vision": vision, "vision_cell": vision_cell, "core": core, "core_cell": core_cell},
+        output = AgentOutput(
+            logits=self.policy(out).float(),
+            value=self.value(out).squeeze(-1).float(),
+            attention=self._attention(looks, keys) if observe else None,
         )
+        return output, core, core_cell
 
     def _see(self, inputs: AgentInputs, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The vision core over the whole unroll: keys, values (equation 1, cells in one axis), and its state."""
@@ -150,8 +191,20 @@ class S3TA(AgentNetwork):
             x = torch.relu(conv(x))
         x = x.unflatten(0, inputs.done.shape)
         seen, hidden, cell = self.memory(x, inputs.done, state["vision"], state["vision_cell"])
-        content = seen.flatten(3) * self.settings.content_scale
-        return content[:, :, : self.settings.keys], content[:, :, self.settings.keys :], hidden, cell
+        return *self._content(seen), hidden, cell
+
+    def _content(self, seen: Float[Tensor, "time envs memory rows columns"]) -> tuple[Tensor, Tensor]:
+        """Keys and values, cells in one axis."""
+        content = seen.flatten(3)
+        if self.settings.normalise_content:
+            content = F.layer_norm(content, content.shape[-1:])
+        return content[:, :, : self.settings.keys], content[:, :, self.settings.keys :]
+
+    def _layers(self) -> list[Layer]:
+        """From the screen to what it adds to the ConvLSTM's gates."""
+        layers = [Layer(c.conv, c.padding, c.grid) for c in self.convolutions if isinstance(c, SameConv)]
+        margin = self.memory.input.kernel_size[0] // 2
+        return [*layers, Layer(self.memory.input, (margin, margin, margin, margin), self.grid)]
 
     def _ask(self, core: Float[Tensor, "envs core"], edit: Edit) -> Float[Tensor, "envs heads query"] | None:
         """The queries (equation 2); they know what was seen before, and nothing of what is on the screen now."""
@@ -161,7 +214,7 @@ class S3TA(AgentNetwork):
             query = self.query.expand(len(core), -1, -1)
         else:
             query = self.query_network(core).unflatten(1, (-1, self.query_size))
-        return edit.queries(query.float() * self.settings.query_scale)
+        return edit.queries(query.float())
 
     def _attend(
         self,
@@ -181,6 +234,30 @@ class S3TA(AgentNetwork):
         maps = edit.maps((what + where).softmax(-1).unflatten(-1, cells)).flatten(2)
         answers = torch.cat([maps @ values.transpose(1, 2), maps @ self.basis.T], -1)
         return _Look(queries, what, where, maps, self.answer_norm(answers))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """As Sonnet, the library of the paper's authors: every product keeps the variance of what it is given.
+
+        torch's own initial weights shrink a signal by √3 a layer, so that after three of them queries and keys are five
+        times too small, and their maps are uniform.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                _truncated_normal(module.weight, module.weight[0].numel())
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        core = self.core
+        for weight in (core.weight_ih, core.weight_hh):
+            _truncated_normal(weight, core.input_size + core.hidden_size)
+        if self.settings.queries == "top-down":
+            begin = self.query_network[-1].get_parameter("bias").view(-1, self.query_size)
+            begin[:, : self.settings.keys].normal_(std=self.settings.initial_query)
+        elif self.settings.queries == "fixed":
+            self.query[:, : self.settings.keys].normal_(std=self.settings.initial_query)
+        nn.init.zeros_(core.bias_ih)
+        nn.init.zeros_(core.bias_hh)
+        core.bias_ih[core.hidden_size : 2 * core.hidden_size] = self.settings.forget_bias
 
     def _attention(self, looks: list[_Look], keys: Tensor) -> Attention:
         shape = (self.grid.height, self.grid.width)
@@ -209,6 +286,11 @@ class _Look:
     where: Tensor
     maps: Tensor
     answers: Tensor
+
+
+def _truncated_normal(weight: Tensor, inputs: int) -> None:
+    deviation = inputs**-0.5
+    nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
 
 
 def _mlp(*sizes: int) -> nn.Sequential:
