@@ -24,7 +24,7 @@ pytest.importorskip("minatar")
 from foveate.agents.a3c import A3CSettings
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.envs import VectorStep
-from foveate.agents.games import EnvironmentSettings
+from foveate.agents.games import EnvironmentSettings, parse_options
 from foveate.agents.impala import ImpalaSettings
 from foveate.agents.learner import backward, optimiser_of, update
 from foveate.agents.rms_prop import TensorFlowRMSProp
@@ -314,6 +314,30 @@ class TestUnrolls:
         with torch.no_grad():
             output, _ = agent(unroll.inputs, unroll.state)
         torch.testing.assert_close(output.logits[:-1], unroll.behaviour)
+
+    @pytest.mark.parametrize(
+        ("model", "network"),
+        [
+            ("s3ta", SMALL_S3TA),
+            ("mask-a3c", ("memory=4", "features=2")),
+            ("residual-lstm", ("channels=[4]", "units=8")),
+        ],
+    )
+    def test_gradients_kept_at_play_are_those_of_looking_again(self, model: str, network: tuple[str, ...]) -> None:
+        torch.manual_seed(0)
+        agent = PlayingAgent(model, (1, 4, 4), 2, {"env": "Signs"}, parse_options(network))
+        actor = Actor(agent, Signs(3), steps=5, seed=0, gradients=True)
+        actor.unroll()
+        unroll = actor.unroll()  # this one begins with a memory
+        assert unroll.state and not any(part.requires_grad for part in unroll.state.values())
+
+        def gradient(unroll: Unroll) -> list[Tensor]:
+            backward(agent.network, unroll, ImpalaSettings(), actor.autocast)
+            return [p.grad.clone() for p in agent.network.parameters() if p.grad is not None]
+
+        again, kept = gradient(replace(unroll, said=None)), gradient(unroll)
+        torch.testing.assert_close(kept, again, rtol=1e-4, atol=1e-6)
+        assert any(bool((g != 0).any()) for g in kept)
 
     @pytest.mark.parametrize("learning", [ImpalaSettings(), A3CSettings()])
     def test_what_must_not_be_learned_from_has_no_gradient(self, learning: ImpalaSettings | A3CSettings) -> None:

@@ -41,9 +41,12 @@ class Loss(NamedTuple):
 
 
 def look_again(network: AgentNetwork, unroll: Unroll, autocast: Autocast) -> Transitions:
-    """Show the network a whole unroll, from what was remembered when it began, with gradients."""
-    with autocast():
-        output, _ = network(unroll.inputs, unroll.state)
+    """Show the network a whole unroll, from what was remembered when it began, with gradients; it need not look where
+    these were kept when it played."""
+    output = unroll.said
+    if output is None:
+        with autocast():
+            output, _ = network(unroll.inputs, unroll.state)
     log_policy = output.logits[:-1].log_softmax(-1)
     action = unroll.inputs.action[1:, :, None]
     return Transitions(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.envs import VectorEnvironment, VectorStep
-from foveate.agents.models.interface import AgentInputs, State
+from foveate.agents.models.interface import AgentInputs, AgentOutput, State
 from foveate.agents.player import choose
 from foveate.errors import RequestError
 from foveate.run import flatten, unflatten
@@ -43,6 +43,8 @@ class Unroll:
     """Of the games that ended, in no order that matters; unclipped."""
     lengths: Int64[Tensor, " ended"]
     """Theirs in steps."""
+    said: AgentOutput | None = None
+    """What the network that is to learn said of all T + 1 steps, with gradients, where it played them itself."""
 
     @property
     def steps(self) -> int:
@@ -53,8 +55,8 @@ class Unroll:
         """The same on another device."""
         inputs = AgentInputs(**{f.name: getattr(self.inputs, f.name).to(device) for f in fields(AgentInputs)})
         state = {name: part.to(device) for name, part in self.state.items()}
-        return Unroll(
-            inputs, self.learn.to(device), self.behaviour.to(device), state, scores=self.scores, lengths=self.lengths
+        return replace(
+            self, inputs=inputs, learn=self.learn.to(device), behaviour=self.behaviour.to(device), state=state
         )
 
 
@@ -74,13 +76,16 @@ class Actor:
         seed: int,
         device: torch.device | None = None,
         autocast: Autocast = nullcontext,
+        gradients: bool = False,
     ) -> None:
-        """`steps` is T. `seed` makes the games and the drawn actions."""
+        """`steps` is T. `seed` makes the games and the drawn actions. `gradients` keeps what a backward pass needs, for
+        a learner that has the agent itself learn before it plays on: it need not look again."""
         self.agent = agent
         self.environments = environments
         self.steps = steps
         self.device = device or torch.device("cpu")
         self.autocast = autocast
+        self.gradients = gradients
         self.generator = torch.Generator().manual_seed(seed)
         self.begin(seed)
 
@@ -90,34 +95,39 @@ class Actor:
         self.state: State = self.agent.initial_state(self.environments.envs)
         self.action: Int64[Tensor, " envs"] = torch.zeros(self.environments.envs, dtype=torch.long)
 
-    @torch.no_grad()
     def unroll(self) -> Unroll:
         """Play T steps on from where the last unroll ended."""
+        with torch.set_grad_enabled(self.gradients):
+            return self._unroll()
+
+    def _unroll(self) -> Unroll:
         begin, envs = self.state, self.environments.envs
         seen = torch.empty(self.steps + 1, *self.step.observation.shape, dtype=torch.uint8)
         reward = torch.empty(self.steps + 1, envs)
         action = torch.empty(self.steps + 1, envs, dtype=torch.long)
         done = torch.empty(self.steps + 1, envs, dtype=torch.bool)
-        behaviour, learn, scores, lengths = [], [], [], []
+        said, behaviour, learn, scores, lengths = [], [], [], [], []
         for t in range(self.steps + 1):
-            seen[t], reward[t], action[t], done[t] = (
-                self.step.observation,
-                self.step.clipped,
-                self.action,
-                self.step.done,
-            )
+            now = (self.step.observation, self.step.clipped, self.action, self.step.done)
+            seen[t], reward[t], action[t], done[t] = now
+            if t == self.steps and not self.gradients:
+                break
+            inputs = AgentInputs(*(x[None].to(self.device) for x in now))
+            with self.autocast():
+                output, after = self.agent(inputs, self.state)
+            said.append(output)
             if t == self.steps:
                 break
-            inputs = AgentInputs(*(x[t : t + 1].to(self.device) for x in (seen, reward, action, done)))
-            with self.autocast():
-                output, self.state = self.agent(inputs, self.state)
-            logits = output.logits[0].cpu()
+            self.state = after
+            logits = output.logits[0].detach().cpu()
             self.action = choose(logits, self.generator)
             self.step = self.environments.step(self.action)
             behaviour.append(logits)
             learn.append(self.step.learn)
             scores.append(self.step.episode_return[self.step.over])
             lengths.append(self.step.episode_length[self.step.over])
+        self.state = {name: part.detach() for name, part in self.state.items()}
+        logits, value = (torch.cat([getattr(output, name) for output in said]) for name in ("logits", "value"))
         return Unroll(
             inputs=AgentInputs(seen, reward, action, done),
             learn=torch.stack(learn),
@@ -125,6 +135,7 @@ class Actor:
             state=begin,
             scores=torch.cat(scores),
             lengths=torch.cat(lengths),
+            said=AgentOutput(logits, value) if self.gradients else None,
         )
 
     def state_dict(self) -> dict[str, Tensor]:

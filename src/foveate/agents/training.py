@@ -48,7 +48,7 @@ class TrainSettings:
     model: str = "s3ta"
     """The network; see foveate.agents.models."""
     network: tuple[str, ...] = ()
-    """NAME=VALUE, in JSON, of the network's settings that are to differ from their defaults: query_scale=1."""
+    """NAME=VALUE, in JSON, of the network's settings that are to differ from their defaults: memory=32."""
     algorithm: Algorithm = "impala"
     """How it learns; the settings of the other are not read."""
     impala: ImpalaSettings = field(default_factory=ImpalaSettings)
@@ -58,8 +58,8 @@ class TrainSettings:
     envs: int = 16
     """Environments played side by side (B)."""
     overlap: bool = False
-    """Play the next unroll, with the weights before, while the last one is learned from. Faster, and a resumed run goes
-    on, but not bit for bit."""
+    """Play the next unroll, with the weights before, while the last one is learned from. It keeps a GPU busy; on a CPU
+    it costs a second look at what was played. A resumed run goes on, but not bit for bit."""
     workers: int = 0
     """Of A3C: processes that share weights and update them whenever they are ready, the environments dealt out among
     them; 0: one batched learner, which alone resumes bit for bit."""
@@ -200,6 +200,8 @@ class Trainer:
             seed=settings.seed,
             device=self.device,
             autocast=self.autocast,
+            # On a GPU one look at a whole unroll costs less than its steps' backward passes one by one.
+            gradients=self.device.type == "cpu" and not settings.overlap,
         )
         self.step = 0
         """Steps played and learned from."""

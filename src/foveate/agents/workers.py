@@ -176,7 +176,7 @@ def _work(job: Job, agent: PlayingAgent, moments: Sequence[dict[str, Tensor]], r
         optimiser.state[parameter] = state
     local = copy.deepcopy(agent)
     environments = open_environments(job.environment, job.envs, threads=1)
-    actor = Actor(local, environments, steps=job.learning.unroll, seed=job.seed)
+    actor = Actor(local, environments, steps=job.learning.unroll, seed=job.seed, gradients=True)
     while (taken := budget.take(job.envs * job.learning.unroll)) is not None:
         local.load_state_dict(agent.state_dict())
         try:
