@@ -11,6 +11,7 @@ from typing import Any
 from foveate.errors import RequestError
 
 ANALYSES: dict[str, str] = {
+    "attention": "how narrow is each head's attention, and which things of the game does it follow?",
     "invert": "does play need the attention to lie where it lies?",
     "saliency": "does what changes policy and value when blurred lie where the agent looks?",
 }

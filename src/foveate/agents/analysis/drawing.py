@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from foveate.agents.agent import PlayingAgent
+from foveate.agents.games import open_game
+from foveate.agents.placement import screen_centres
+from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
 from foveate.viz.panels import COLOURS, MARKERS
 from foveate.viz.video import between, overlay
@@ -19,6 +23,14 @@ if TYPE_CHECKING:
 GREEN = (64, 255, 64)
 
 Screen = UInt8[np.ndarray, "height width 3"]
+
+
+def centres(agent: PlayingAgent, trace: Trace) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " columns"]]:
+    """Row and column of the recorded screen at the middle of each of the agent's cells."""
+    game = open_game(trace.environment)
+    found = screen_centres(agent.network.grid, agent.observation, game.box)
+    game.close()
+    return found
 
 
 def zoom_of(screen: Screen) -> int:
