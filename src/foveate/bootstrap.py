@@ -31,6 +31,32 @@ def bootstrap_means(
     Samples (texts, games) are drawn with replacement, whole rows at a time. For a paired comparison pass differences.
     Raises ValueError where there are none.
     """
+    low, high = _resampled(values, rng, resamples).quantile(_tails(level), dim=0)
+    rows = zip(values.double().mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
+    return [Interval(*row) for row in rows]
+
+
+def bootstrap_ratio(
+    values: Float[Tensor, "samples 2"], rng: torch.Generator, *, resamples: int = 2000, level: float = 0.95
+) -> Interval:
+    """The first column's mean as a part of the second's, with its percentile bootstrap interval.
+
+    Raises ValueError where there are no samples, or the second mean is zero.
+    """
+    means = _resampled(values, rng, resamples)
+    over, under = values.double().mean(0).tolist()
+    if not under:
+        raise ValueError("nothing is a part of zero")
+    # Resamples with nothing to divide by say nothing of the ratio.
+    parts = means[:, 0][means[:, 1] != 0] / means[:, 1][means[:, 1] != 0]
+    low, high = parts.quantile(_tails(level)).tolist()
+    return Interval(over / under, low, high)
+
+
+def _resampled(
+    values: Float[Tensor, "samples measures"], rng: torch.Generator, resamples: int
+) -> Float[Tensor, "resamples measures"]:
+    """The means of samples drawn with replacement."""
     samples = len(values)
     if not samples:
         raise ValueError("a mean of nothing has no interval")
@@ -42,7 +68,8 @@ def bootstrap_means(
         times = torch.zeros(len(block), samples, dtype=torch.float64)
         times.scatter_add_(1, drawn, torch.ones_like(times))
         means.append(times @ values / samples)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.cat(means).quantile(tails, dim=0)
-    rows = zip(values.mean(0).tolist(), low.tolist(), high.tolist(), strict=True)
-    return [Interval(*row) for row in rows]
+    return torch.cat(means)
+
+
+def _tails(level: float) -> Float[Tensor, "2"]:
+    return torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)

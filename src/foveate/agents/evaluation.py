@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
-from foveate.agents.envs import Games
+from foveate.agents.envs import Games, VectorStep
 from foveate.agents.games import EnvironmentSettings, atari_name, open_game
 from foveate.agents.human_scores import human_normalised
 from foveate.agents.models.interface import AS_IT_IS, Edit
@@ -121,8 +124,6 @@ def evaluate_agent(
 ) -> Evaluation:
     """The same for an agent that is at hand, whose attention an `edit` may change; `tell` is told how many games have
     ended, and how many steps were played.
-
-    Every environment plays a fixed number of games: to stop at the first `episodes` ends would prefer the short ones.
     """
     for name in ("episodes", "parallel"):
         if getattr(settings, name) < 1:
@@ -134,36 +135,75 @@ def evaluate_agent(
     games = Games([open_game(environment) for _ in range(envs)], environment, threads=settings.threads)
     agent.check(games.observation_shape, games.actions, environment.env)
     player = Player(agent, envs, sample=settings.sample, seed=settings.seed, edit=edit)
+    played = play_out(games, player, settings.episodes, settings.seed, tell)
+    return Evaluation(
+        agent=settings.agent,
+        env=environment.env,
+        scores=played.scores,
+        lengths=played.lengths,
+        cut_off=sum(played.cut),
+        sampled=settings.sample,
+        sticky=environment.sticky,
+        seed=settings.seed,
+    )
+
+
+@runtime_checkable
+class Plays(Protocol):
+    """Whoever chooses actions: a Player, or one that looks at nothing."""
+
+    def act(self, step: VectorStep) -> tuple[Int64[Tensor, " envs"], Any]:
+        """Actions, and whatever else was made of the step."""
+        ...
+
+    def keep(self, stay: Bool[Tensor, " envs"]) -> None:
+        """Forget the environments that left."""
+        ...
+
+
+@dataclass(frozen=True)
+class Played:
+    """Games in the order that they were begun."""
+
+    scores: tuple[float, ...]
+    lengths: tuple[int, ...]
+    """Agent steps."""
+    cut: tuple[bool, ...]
+    """A limit of time ended it."""
+
+
+def play_out(
+    games: Games, player: Plays, episodes: int, seed: int, tell: Callable[[int, int], None] | None = None
+) -> Played:
+    """Play so many games to their end, in as many environments as there are; those are closed then.
+
+    Every environment plays a fixed number of games: to stop at the first `episodes` ends would prefer the short ones.
+    """
+    envs = games.envs
     number = torch.arange(envs)  # of the game that each environment plays; its next one is `envs` further on
-    scores, lengths, cut_off, steps = {}, {}, 0, 0
-    step = games.reset(settings.seed)
+    ended: dict[int, tuple[float, int, bool]] = {}
+    steps = 0
+    step = games.reset(seed)
     while games.envs:
         step = games.step(player.act(step)[0])
         steps += games.envs
         for env in step.over.nonzero().squeeze(1).tolist():
-            scores[int(number[env])] = float(step.episode_return[env])
-            lengths[int(number[env])] = int(step.episode_length[env])
-        cut_off += int(step.truncated.sum())
+            ended[int(number[env])] = (
+                float(step.episode_return[env]),
+                int(step.episode_length[env]),
+                bool(step.truncated[env]),
+            )
         number = number + envs * step.over
-        stay = number < settings.episodes
+        stay = number < episodes
         if not stay.all():
             games.keep(stay)
             player.keep(stay)
             number, step = number[stay], step.rows(stay)
         if tell is not None:
-            tell(len(scores), steps)
+            tell(len(ended), steps)
     games.close()
-    order = sorted(scores)
-    return Evaluation(
-        agent=settings.agent,
-        env=environment.env,
-        scores=tuple(scores[n] for n in order),
-        lengths=tuple(lengths[n] for n in order),
-        cut_off=cut_off,
-        sampled=settings.sample,
-        sticky=environment.sticky,
-        seed=settings.seed,
-    )
+    scores, lengths, cut = zip(*(ended[game] for game in sorted(ended)), strict=True)
+    return Played(scores, lengths, cut)
 
 
 def chosen(
