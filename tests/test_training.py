@@ -296,6 +296,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(place: Path, tmp_pa
         ({"validation": ("a.jsonl", "b.jsonl")}, "as many --validation or none"),
         ({"threshold": (0.2, 0.3)}, "as many --threshold"),
         ({"threshold": ()}, "as many --threshold"),
+        ({"threshold": (1.5,)}, "above 0 and at most 1, not 1.5"),
         ({"threshold": (1.0,), "reachable_only": True}, "threshold, 1.0; lower it"),
         ({"games": 0}, "--games"),
         ({"evaluate_every": 0}, "--evaluate-every is 0; it must be at least 1"),

@@ -148,6 +148,7 @@ def test_from_the_command_line(settings: Settings, capsys: pytest.CaptureFixture
     [
         ({"data": "a.jsonl"}, "2 classifiers need as many --data"),
         ({"thresholds": "0.3,much"}, "numbers with commas"),
+        ({"thresholds": "0.3,2"}, "above 0 and at most 1, not 2"),
         ({"models": "x=a/b,x=c/d"}, "two called 'x'"),
         ({"agents": "nobody"}, "no agent at nobody"),
     ],

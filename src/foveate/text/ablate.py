@@ -22,9 +22,10 @@ from foveate.text import benchmark
 from foveate.text.agent import Agent
 from foveate.text.blind import Sight, blind
 from foveate.text.classifier import Text, TextClassifier
+from foveate.text.comparison import cell
 from foveate.text.dqn import LearnerSettings
 from foveate.text.explanation import Explanation, load, save
-from foveate.text.goal import Task, goal_of
+from foveate.text.goal import Task, check_threshold, goal_of
 from foveate.text.inputs import read_labelled
 from foveate.text.methods.agent import play
 from foveate.text.metrics import outcomes
@@ -138,7 +139,7 @@ class Ablation:
         lines = ["| what the agent sees | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
         for row in self.rows[1:] if signed else self.rows:
             intervals: Mapping[str, Interval] = getattr(row, which)
-            cells = [_cell(name, intervals[name], signed) if name in intervals else "" for name in MEASURES]
+            cells = [cell(name, intervals.get(name), signed) for name in MEASURES]
             lines.append(f"| {row.condition} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
@@ -161,8 +162,7 @@ def ablate(settings: Settings) -> Ablation:
     seeds = _seeds(settings.seeds)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    if not 0 < settings.threshold <= 1:
-        raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {settings.threshold:g}")
+    check_threshold(settings.threshold)
     classifier = TextClassifier.from_pretrained(settings.model)
     texts = _texts(settings, classifier)
     _begin(settings, texts)
@@ -370,9 +370,3 @@ def _by_steps(seeds: Sequence[Sequence[Explanation]], measure: str) -> list[tupl
             if len(values) >= 5:
                 sums.setdefault(step, []).append(sum(values) / len(values))
     return [(float(step), over_seeds(values)) for step, values in sorted(sums.items()) if len(values) == len(seeds)]
-
-
-def _cell(measure: str, interval: Interval, signed: bool) -> str:
-    form = ("{:+" if signed else "{:") + (".2f}" if measure == "queries" else ".3f}")
-    mean, low, high = (form.format(x) for x in (interval.mean, interval.low, interval.high))
-    return f"**{mean}** [{low}, {high}]" if signed and interval.sign else f"{mean} [{low}, {high}]"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from foveate import hub
 from foveate.errors import RequestError
 from foveate.hub import SafeHubMixin
-from foveate.text.features import FEATURES, State, token_features
+from foveate.text.features import State, check_features, token_features
 from foveate.text.game import Moves
 from foveate.text.goal import Task
 from foveate.text.qnetwork import NetworkSettings, build_network
@@ -55,8 +55,7 @@ class Agent(nn.Module, SafeHubMixin, library_name="foveate", tags=["foveate", "a
         the one that the agent was trained on, null for an agent of any; `threshold` is the ε it learned to reach,
         `task` what it learned."""
         super().__init__()
-        if unknown := set(features) - FEATURES.keys():
-            raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
+        check_features(features)
         self.features = tuple(features)
         self.inputs = inputs
         self.moves: Moves = moves

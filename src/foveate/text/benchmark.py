@@ -29,7 +29,7 @@ from foveate.text.classifier import Text, TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
 from foveate.text.explainer import find_agent, label_indices
 from foveate.text.explanation import Explanation, read
-from foveate.text.goal import Task, goal_of
+from foveate.text.goal import Task, check_threshold, goal_of
 from foveate.text.inputs import Columns, read_labelled
 from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, opens, run
 from foveate.text.metrics import faithfulness, scores_of
@@ -214,8 +214,7 @@ def benchmark(settings: Settings) -> Table:
     entries = parse_methods(settings.methods, settings.task)
     columns = Columns(settings.text_columns, settings.label_column)
     labelled = read_labelled(settings.data, columns, settings.limit, needed=settings.task == "attack")
-    if not 0 < settings.threshold <= 1:
-        raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {settings.threshold:g}")
+    check_threshold(settings.threshold)
     classifier = TextClassifier.from_pretrained(settings.model)
     # Nothing is written before all that can be wrong with the request as a whole is known.
     texts = right_ones(classifier, labelled) if settings.task == "attack" else [text for text, _ in labelled]

@@ -141,7 +141,7 @@ class Table:
         lines = []
         for row in self.rows:
             summary: Summary = getattr(row, which)
-            cells = [_cell(m, summary.means.get(m)) for m in shown]
+            cells = [cell(m, summary.means.get(m)) for m in shown]
             if seconds:
                 cells.append("" if row.seconds is None else f"{row.seconds:.3g}")
             if summary.texts:
@@ -154,7 +154,7 @@ class Table:
         for row in self.rows[1:]:
             summary: Summary = getattr(row, which)
             if summary.common:
-                cells = [_cell(m, summary.differences[m], signed=True) for m in (*TRADE, "delta_p")]
+                cells = [cell(m, summary.differences[m], signed=True) for m in (*TRADE, "delta_p")]
                 lines.append([row.method, str(summary.common), *cells, summary.verdict])
         return _markdown(header, lines)
 
@@ -234,7 +234,8 @@ def _direction(measure: str) -> int:
     return 1 if TITLES[measure].endswith("↑") else -1
 
 
-def _cell(measure: str, interval: Interval | None, signed: bool = False) -> str:
+def cell(measure: str, interval: Interval | None, signed: bool = False) -> str:
+    """An interval as a table has it, empty where there is none; a difference clear of zero is bold."""
     if interval is None:
         return ""
     form = ("{:+" if signed else "{:") + (".2f}" if measure == "queries" else ".3f}")

@@ -16,7 +16,7 @@ from foveate.errors import RequestError
 from foveate.text.agent import Agent, embedded_agents, embedded_name
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Explain, Goal, Task
+from foveate.text.goal import Explain, Goal, Task, check_threshold
 from foveate.text.inputs import unreadable
 from foveate.text.methods import METHODS, opens, run
 from foveate.text.minimality import verify as verify_minimality
@@ -51,8 +51,8 @@ class Explainer:
         if method not in self.methods:
             near = _nearest(method, self.methods)
             raise RequestError(f"unknown method {method!r}{near}; there is {', '.join(self.methods)}")
-        if threshold is not None and not 0 < threshold <= 1:
-            raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {threshold:g}")
+        if threshold is not None:
+            check_threshold(threshold)
         if max_steps < 1:
             raise RequestError(f"--max-steps must be 1 or more, not {max_steps}")
         if agent is not None and method != "agent":

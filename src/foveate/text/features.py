@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.errors import RequestError
 from foveate.text.classifier import Observation
 
 
@@ -174,6 +175,12 @@ FEATURES: dict[str, Callable[[State], Tensor]] = {
     "labels": _labels,
 }
 """Every group of features by name. `layers`, `hidden` and `labels` have sizes of one classifier; the others fit any."""
+
+
+def check_features(names: Sequence[str]) -> None:
+    """Raises RequestError where a group of features has no such name."""
+    if unknown := set(names) - FEATURES.keys():
+        raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
 
 
 def token_features(state: State, names: Sequence[str]) -> Float[Tensor, "games tokens features"]:

@@ -8,6 +8,7 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from foveate.errors import RequestError
 from foveate.text.classifier import Prediction
 from foveate.text.probe import Probe
 
@@ -75,6 +76,12 @@ class Attack:
 
 
 Goal = Explain | Attack
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises RequestError where it is no ε."""
+    if not 0 < threshold <= 1:
+        raise RequestError(f"the threshold is a drop in probability, above 0 and at most 1, not {threshold:g}")
 
 
 def goal_of(task: Task, threshold: float) -> Goal:

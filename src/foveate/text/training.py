@@ -19,9 +19,9 @@ from foveate.text.agent import Agent
 from foveate.text.blind import Sight, blind
 from foveate.text.classifier import Observation, TextClassifier
 from foveate.text.dqn import Learner, LearnerSettings
-from foveate.text.features import FEATURES, State, token_features
+from foveate.text.features import State, check_features, token_features
 from foveate.text.game import MaskingGame, Moves, Turn
-from foveate.text.goal import Goal, Task, goal_of
+from foveate.text.goal import Goal, Task, check_threshold, goal_of
 from foveate.text.inputs import read_texts
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
@@ -194,10 +194,11 @@ def _check(settings: TrainingSettings) -> None:
         raise RequestError(f"{count} classifiers need as many --data, and as many --validation or none")
     if len(settings.threshold) not in (1, count):
         raise RequestError(f"{count} classifiers need as many --threshold, or one for all")
+    for threshold in settings.threshold:
+        check_threshold(threshold)
     if settings.games < count:
         raise RequestError(f"--games {settings.games} is not one for each of {count} classifiers; raise it")
-    if unknown := set(settings.features) - FEATURES.keys():
-        raise RequestError(f"no features are called {', '.join(sorted(unknown))}; there are {', '.join(FEATURES)}")
+    check_features(settings.features)
     for name in ("steps", "games", "max_steps", "tokens", "texts", "evaluate_every", "checkpoint_every"):
         if getattr(settings, name) < 1:
             raise RequestError(f"--{name.replace('_', '-')} is {getattr(settings, name)}; it must be at least 1")

@@ -23,7 +23,7 @@ from foveate.text.classifier import TextClassifier
 from foveate.text.explanation import load
 from foveate.text.features import FEATURES
 from foveate.text.game import MaskingGame
-from foveate.text.goal import Task, goal_of
+from foveate.text.goal import Task, check_threshold, goal_of
 from foveate.text.metrics import outcomes
 from foveate.text.probe import Probe
 from foveate.text.seeds import HOW, crossed_means
@@ -202,6 +202,8 @@ def _columns(settings: Settings) -> list[Column]:
         thresholds = [float(t) for t in settings.thresholds.split(",")]
     except ValueError as error:
         raise RequestError(f"--thresholds {settings.thresholds}: give numbers with commas between") from error
+    for threshold in thresholds:
+        check_threshold(threshold)
     thresholds = thresholds * len(models) if len(thresholds) == 1 else thresholds
     for values, name in ((data, "--data"), (thresholds, "--thresholds")):
         if len(values) != len(models):
