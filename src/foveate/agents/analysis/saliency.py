@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("policy", "value")
 
-TILE = 16
+TILE = 8
 """Pixels along each side of the tiles that the points are blurred in: those of a tile share the screen around it."""
 
 TOP = 0.1
@@ -219,16 +219,25 @@ def patches_of(
                 * bump(beside, torch.arange(width)[across], blur.bump)[None, :, None, :]
             ).flatten(0, 1)
             part = plain[:, down, across]
-            patches = (part + bumps[:, None] * other[:, down, across]).round().clamp(0, 255).to(torch.uint8)
-            differ = (patches != frame[:, down, across]).flatten(1).any(1).nonzero().squeeze(1)
-            if len(differ):
+            patches = (part + bumps[:, None] * other[:, down, across]).round_().clamp_(0, 255).to(torch.uint8)
+            differ = (patches != frame[:, down, across]).any(1)
+            some = differ.any(2).any(1).nonzero().squeeze(1)
+            if len(some):
+                high, wide = (_extent(differ.any(0).any(1 - axis)) for axis in (0, 1))
+                patches = patches[some, :, high, wide]
                 yield (
-                    rows[differ // len(columns)],
-                    columns[differ % len(columns)],
-                    patches[differ],
-                    down.start,
-                    across.start,
+                    rows[some // len(columns)],
+                    columns[some % len(columns)],
+                    patches,
+                    down.start + high.start,
+                    across.start + wide.start,
                 )
+
+
+def _extent(some: Bool[Tensor, " pixels"]) -> slice:
+    """From the first to the last that is so."""
+    places = some.nonzero()
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def bump(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.agents.models.grid import Padding
+from foveate.agents.models.grid import Grid, Padding
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,8 @@ class Layer:
 
     conv: nn.Conv2d
     padding: Padding
-    height: int
+    grid: Grid
     """Of what comes out."""
-    width: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,16 @@ class Window:
     rows: Axis
     columns: Axis
 
+    @property
+    def needed(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture."""
+        return _slice(self.rows.needed), _slice(self.columns.needed)
+
+    @property
+    def changed(self) -> tuple[slice, slice]:
+        """Rows and columns of the cells."""
+        return _slice(self.rows.changed), _slice(self.columns.changed)
+
     def __call__(self, picture: Float[Tensor, "n channels high wide"]) -> Float[Tensor, "n out rows columns"]:
         """The changed cells, from the needed pixels."""
         for n, layer in enumerate(self.layers):
@@ -52,7 +61,7 @@ class Window:
                 picture = F.pad(picture, around)
             picture = F.conv2d(picture, layer.conv.weight, layer.conv.bias, layer.conv.stride)
             if n + 1 < len(self.layers):
-                picture = torch.relu(picture)
+                picture = torch.relu_(picture)
         return picture
 
 
@@ -63,11 +72,15 @@ def window(layers: Sequence[Layer], height: int, width: int, rows: range, column
         shapes = [
             Stretch(layer.conv.kernel_size[axis], layer.conv.stride[axis], layer.padding[2 - 2 * axis], cells)
             for layer in layers
-            for cells in [(layer.height, layer.width)[axis]]
+            for cells in [(layer.grid.height, layer.grid.width)[axis]]
         ]
         return reach(shapes, size, changed)
 
     return Window(layers, along(0, height, rows), along(1, width, columns))
+
+
+def _slice(places: range) -> slice:
+    return slice(places.start, places.stop)
 
 
 @dataclass(frozen=True)

@@ -138,12 +138,11 @@ class S3TA(AgentNetwork):
             count, _, high, wide = patches.shape
             near = window(layers, height, width, range(top, top + high), range(left, left + wide))
             (rows, columns), (down, across) = near.needed, near.changed
-            around = frame[:, :, rows, columns].repeat(count, 1, 1, 1)
+            around = frame[:, :, rows, columns].expand(count, -1, -1, -1).clone(memory_format=torch.channels_last)
             top, left = top - rows.start, left - columns.start
             around[:, :, top : top + high, left : left + wide] = scale(patches)
-            around = around.contiguous(memory_format=torch.channels_last)
-            gates = near(around) + before[:, :, down, across]
-            seen = usual.repeat(count, 1, 1, 1)
+            gates = near(around).add_(before[:, :, down, across])
+            seen = usual.expand(count, -1, -1, -1).clone(memory_format=torch.contiguous_format)
             seen[:, :, down, across], _ = self.memory.advance(gates, cell[:, :, down, across])
             keys, values = self._content(seen[None])
             shown = repeated(inputs, inputs.observation.expand(1, count, -1, -1, -1))
