@@ -260,32 +260,39 @@ class TestMaskA3CScreen:
         assert seen["done"][1:].sum() == seen["life_lost"].sum() >= 5
 
 
+def dots():
+    """A kind of environment: a dot that moves to the right."""
+    import gymnasium
+
+    class Dot(gymnasium.Env):
+        action_space = gymnasium.spaces.Discrete(2)
+        observation_space = gymnasium.spaces.Box(0, 255, (12, 16, 3), np.uint8)
+
+        def __init__(self, render_mode=None) -> None:
+            self.column = 0
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.column = 0
+            return self.render(), {}
+
+        def step(self, action):
+            self.column += int(action)
+            return self.render(), float(action), False, False, {}
+
+        def render(self):
+            picture = np.zeros((12, 16, 3), np.uint8)
+            picture[3, self.column] = 255
+            return picture
+
+    return Dot
+
+
 class TestAnyGymnasium:
     def test_pixels_of_another_environment(self) -> None:
         import gymnasium
 
-        class Dot(gymnasium.Env):
-            action_space = gymnasium.spaces.Discrete(2)
-            observation_space = gymnasium.spaces.Box(0, 255, (12, 16, 3), np.uint8)
-
-            def __init__(self, render_mode=None) -> None:
-                self.column = 0
-
-            def reset(self, *, seed=None, options=None):
-                super().reset(seed=seed)
-                self.column = 0
-                return self.render(), {}
-
-            def step(self, action):
-                self.column += int(action)
-                return self.render(), float(action), False, False, {}
-
-            def render(self):
-                picture = np.zeros((12, 16, 3), np.uint8)
-                picture[3, self.column] = 255
-                return picture
-
-        gymnasium.register("FoveateTest/Dot-v0", entry_point=Dot, max_episode_steps=5)
+        gymnasium.register("FoveateTest/Dot-v0", entry_point=dots(), max_episode_steps=5)
         seen = play(open_environments(EnvironmentSettings("FoveateTest/Dot-v0"), 2), 12, 0, lambda _: 1)
         assert seen["observation"].shape == (13, 2, 3, 12, 16)
         assert seen["observation"][2, 0, 0].nonzero().tolist() == [[3, 2]]
@@ -293,6 +300,22 @@ class TestAnyGymnasium:
         assert seen["truncated"].sum() == 4 and not seen["learn"][5, 0]
         with pytest.raises(RequestError, match="cannot be taken"):
             open_game(EnvironmentSettings("FoveateTest/Dot-v0")).snapshot()
+
+    def test_wrappers_stay(self) -> None:
+        """One turns the picture upside down; one cuts the episode off."""
+        import gymnasium
+        from gymnasium import wrappers
+
+        def upside_down(render_mode: str) -> gymnasium.Env:
+            dot = dots()()
+            turned = wrappers.TransformObservation(dot, lambda picture: picture[::-1], dot.observation_space)
+            return wrappers.TimeLimit(turned, 3)
+
+        gymnasium.register("FoveateTest/UpsideDown-v0", entry_point=upside_down)
+        game = open_game(EnvironmentSettings("FoveateTest/UpsideDown-v0"))
+        assert game.reset(seed=1)[0].nonzero() == (8, 0)
+        turns = [game.step(1) for _ in range(3)]
+        assert [turn.over for turn in turns] == [False, False, True] and turns[-1].truncated
 
     def test_no_image_is_refused(self) -> None:
         with pytest.raises(RequestError, match="looks at pixels"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +56,11 @@ def published_mask_a3c(env: str) -> EnvironmentSettings:
     return EnvironmentSettings(env=env, screen="mask-a3c", life_loss_ends=True, max_frames=40_000)
 
 
+Paint = Callable[[UInt8[np.ndarray, "height width *channels"]], UInt8[np.ndarray, "height width *channels"]]
+"""What an experiment does to the pictures that observations are made of, before they are shrunk; the game goes on as if
+nothing were. In colour, or grey where the agent's screen is; MinAtar's have a channel for each kind of thing."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """What a step of one game brought."""
@@ -80,6 +85,8 @@ class Game(Protocol):
     """The part of the screen that the observation shows."""
     threaded: bool
     """Whether stepping it lets other threads run."""
+    paint: Paint | None
+    """Of the observations from the next one on."""
 
     def reset(self, seed: int | None = None) -> UInt8[np.ndarray, "channels height width"]: ...
     def step(self, action: int) -> Turn: ...
@@ -176,6 +183,7 @@ class AtariGame:
         self._fire = settings.fire and "FIRE" in self.action_names
         self._lives = 0
         self._frames: list[UInt8[np.ndarray, "high wide"]] = []
+        self.paint: Paint | None = None
         self.observation_shape: tuple[int, int, int] = (3, *size)
         if self._shrink is not None:
             self.observation_shape = (settings.stack, len(self._shrink.rows), len(self._shrink.columns))
@@ -283,6 +291,8 @@ class AtariGame:
         return self.ale.getScreenGrayscale() if self.settings.screen == "grey" else self.ale.getScreenRGB()
 
     def _observe(self, picture: np.ndarray) -> UInt8[np.ndarray, "channels height width"]:
+        if self.paint is not None:
+            picture = self.paint(picture)
         if self._shrink is None:
             return picture.transpose(2, 0, 1)
         grey = _mean_colour(picture) if picture.ndim == 3 else picture.astype(np.float32)
@@ -299,7 +309,10 @@ def _mean_colour(picture: UInt8[np.ndarray, "height width 3"]) -> Float32[np.nda
 
 
 class GymGame:
-    """Any gymnasium environment with discrete actions whose observation is a picture: MinAtar, CarRacing, MiniGrid."""
+    """Any gymnasium environment with discrete actions whose observation is a picture: MinAtar, CarRacing, MiniGrid.
+
+    Wrappers that an environment was registered with stay around it.
+    """
 
     threaded = False
 
@@ -315,9 +328,7 @@ class GymGame:
                 minatar.gym.register_envs()
         options = parse_options(settings.options)
         try:
-            self.env: Any = gymnasium.make(
-                settings.env, render_mode="rgb_array", disable_env_checker=True, **options
-            ).unwrapped
+            self.env: Any = gymnasium.make(settings.env, render_mode="rgb_array", disable_env_checker=True, **options)
         except (gymnasium.error.Error, ImportError, TypeError, KeyError) as error:
             raise RequestError(f"gymnasium cannot make {settings.env!r} ({_line(error)})") from error
         if not isinstance(self.env.action_space, gymnasium.spaces.Discrete):
@@ -326,10 +337,10 @@ class GymGame:
                 "environment's options: continuous=false"
             )
         self.settings = settings
-        self._limit = min(gymnasium.spec(settings.env).max_episode_steps or settings.max_frames, settings.max_frames)
+        self.paint: Paint | None = None
         self._steps = 0
         self.actions = int(self.env.action_space.n)
-        self.action_names = _action_names(self.env, self.actions)
+        self.action_names = _action_names(self.env.unwrapped, self.actions)
         self.observation_shape: tuple[int, int, int] = self.reset(seed=0).shape
         self.box = Box(0, 0, *self.screen().shape[:2])
 
@@ -341,8 +352,7 @@ class GymGame:
     def step(self, action: int) -> Turn:
         observation, reward, terminated, truncated, _ = self.env.step(action)
         self._steps += 1
-        # The wrapper that cuts episodes off was taken away with the others, which cost more than a step of MinAtar.
-        truncated = bool(truncated) or self._steps >= self._limit
+        truncated = bool(truncated) or self._steps >= self.settings.max_frames
         over = bool(terminated) or truncated
         return Turn(self._picture(observation), float(reward), over, truncated and not terminated, False)
 
@@ -352,7 +362,7 @@ class GymGame:
 
     def snapshot(self) -> bytes:
         """For MinAtar, whose games are a few numbers."""
-        game = getattr(self.env, "game", None)
+        game = getattr(self.env.unwrapped, "game", None)
         if not self.settings.env.startswith("MinAtar/") or game is None:
             raise RequestError(f"the state of {self.settings.env} cannot be taken; MinAtar's and Atari's can")
         inner = {k: _plain(v) for k, v in vars(game.env).items() if k != "random"}
@@ -362,7 +372,7 @@ class GymGame:
 
     def restore(self, snapshot: bytes) -> None:
         about = json.loads(snapshot)
-        game = self.env.game
+        game = self.env.unwrapped.game
         self._steps, game.last_action = about["steps"], about["last_action"]
         for name, value in about["game"].items():
             setattr(game.env, name, _unplain(value))
@@ -384,6 +394,8 @@ class GymGame:
                 f"{self.settings.env} shows no image but {picture.dtype} of {picture.ndim} axes; "
                 "foveate looks at pixels"
             )
+        if self.paint is not None:
+            picture = self.paint(picture)
         if picture.ndim == 2:
             return picture[None]
         # Channels are last, but where the first axis alone could be one of colours.
