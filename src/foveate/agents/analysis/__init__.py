@@ -13,9 +13,11 @@ from foveate.errors import RequestError
 ANALYSES: dict[str, str] = {
     "attention": "how narrow is each head's attention, and which things of the game does it follow?",
     "hard-attention": "does play need what is attended to faintly?",
+    "inject": "does the agent look at something new on its screen, and act upon it?",
     "invert": "does play need the attention to lie where it lies?",
     "tripwires": "does it look to where things will be, and act when they cross a place that it watches?",
     "saliency": "does what changes policy and value when blurred lie where the agent looks?",
+    "what-where": "does a head look at a place for what is there, or for where it is?",
 }
 """What each asks, in a few words; the file has the same name, with underscores."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GREEN = (64, 255, 64)
+GREEN, RED, BLUE = (64, 255, 64), (224, 30, 40), (30, 80, 230)
 
 Screen = UInt8[np.ndarray, "height width 3"]
 
@@ -63,6 +63,23 @@ def tinted(
     # The root shows what is weak too.
     share = np.sqrt(share.clip(0, 1))
     return (grey * (1 - share) + np.array(colour, np.float32) * share).astype(np.uint8)
+
+
+def signed(
+    screen: Screen,
+    values: Float[np.ndarray, "rows columns"],
+    row_centres: Float[np.ndarray, " rows"],
+    column_centres: Float[np.ndarray, " columns"],
+) -> UInt8[np.ndarray, "high wide 3"]:
+    """Red where a map is 1, blue where it is -1, white where it is 0; on it the screen, pale."""
+    zoom = zoom_of(screen)
+    light = 1 - 0.35 * screen.max(2).astype(np.float32).repeat(zoom, 0).repeat(zoom, 1)[:, :, None] / 255
+    down, across = between(row_centres, screen.shape[0], zoom), between(column_centres, screen.shape[1], zoom)
+    value = (down @ values.astype(np.float32) @ across.T)[:, :, None]
+    # The root shows what is weak too.
+    share = np.sqrt(np.abs(value).clip(0, 1))
+    colour = np.where(value > 0, np.array(RED, np.float32), np.array(BLUE, np.float32))
+    return (light * (255 * (1 - share) + colour * share)).astype(np.uint8)
 
 
 def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[UInt8[np.ndarray, "_ _ 3"]]]]) -> Figure:

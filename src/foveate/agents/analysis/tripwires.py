@@ -69,8 +69,9 @@ class Lead:
     latest: int
     excess: Interval
     """Mass less control at the best lag; its interval allows for the best having been chosen among all lags."""
-    ahead: Interval
-    """The excess at the best lag less that at lag 0."""
+    tilt: Interval
+    """The mean excess of all lags above 0 less that of all below: attention on where a thing will be, more than on
+    where it was. It is 0 without look-ahead and delay, as the way of a thing is as like itself back as ahead."""
 
     @property
     def follows(self) -> bool:
@@ -115,9 +116,13 @@ def analyse(settings: Settings) -> Findings:
     policy = trace.column("logits").softmax(1)
     wires = {head: tripwires(mass[:, n]) for n, head in enumerate(trace.heads)}
     crossings: dict[str, dict[str, Crossing]] = {}
+    silent = []
     for n, head in enumerate(trace.heads):
         if wires[head].any():
             without = policy_without(trace, agent, n, wires[head])
+            if torch.allclose(without, policy, atol=1e-4):
+                silent.append(head)
+                continue
             found = {t: crossing(p, wires[head], life, policy, without, rng) for t, p in places.items()}
             crossings[head] = {thing: c for thing, c in found.items() if c is not None}
     protocol = {
@@ -152,7 +157,7 @@ def analyse(settings: Settings) -> Findings:
         question="Does a head look to where things will be, and does the agent act when they cross a place that it "
         "watches? S3TA, sections 4.3 and 4.5.",
         protocol=protocol,
-        sentences=[*lead_sentences(leads, trace.heads), *wire_sentences(wires, crossings)],
+        sentences=[*lead_sentences(leads, trace.heads), *wire_sentences(wires, crossings, silent)],
         numbers={
             "leads": {
                 head: {thing: _numbers(by[n]) for thing, by in leads.items()} for n, head in enumerate(trace.heads)
@@ -222,7 +227,9 @@ def _lead(
         return None
     # Draws in which a lag was never measured say nothing of which is best.
     draws = excess.draws[excess.draws.isfinite().all(1)]
-    best, zero = int(excess.mean.argmax()), lags.index(0)
+    best = int(excess.mean.argmax())
+    # Lags are those of both sides, and 0 in the middle.
+    sides = torch.tensor(lags).sign().double() / (len(lags) // 2)
     chosen = torch.tensor(lags, dtype=torch.float64)[draws.argmax(1)]
     tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
     earliest, latest = chosen.quantile(tails, interpolation="nearest").tolist()
@@ -237,7 +244,7 @@ def _lead(
         earliest=int(earliest),
         latest=int(latest),
         excess=between(excess.mean[best], draws[:, best], 1 - 0.05 / len(lags)),
-        ahead=between(excess.mean[best] - excess.mean[zero], draws[:, best] - draws[:, zero]),
+        tilt=between(excess.mean @ sides, draws @ sides),
     )
 
 
@@ -315,10 +322,27 @@ def lead_sentences(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[s
     known = [(head, thing, by[n]) for thing, by in leads.items() for n, head in enumerate(heads)]
     pairs = [(h, t, found) for h, t, found in known if found is not None]
     followed = sorted([p for p in pairs if p[2].follows], key=lambda p: -p[2].excess.mean)
+    tilted = [p for p in pairs if p[2].tilt.sign]
+    leaning = [
+        f"More on where a thing will be than on where it was: {_tilts([p for p in tilted if p[2].tilt.sign > 0])}; the "
+        f"other way round: {_tilts([p for p in tilted if p[2].tilt.sign < 0])}; of {len(pairs)} pairs."
+    ]
+    shunned = [(h, t, f) for h, t, f in pairs if f.high[f.lags.index(0)] < 0]
+    if shunned:
+        leaning.append(
+            "Less than chance where a thing is now: "
+            + "; ".join(
+                f"{h} on the {t}, {f.mass[z]:.1%} against {f.control[z]:.1%}"
+                for h, t, f in shunned[:6]
+                for z in [f.lags.index(0)]
+            )
+            + "."
+        )
     if not followed:
         return [
             "No head looks ahead: at no lag is its attention on any thing beyond chance "
-            f"({len(pairs)} pairs of head and thing)."
+            f"({len(pairs)} pairs of head and thing).",
+            *leaning,
         ]
     ahead = [p for p in followed if p[2].earliest > 0]
     behind = [p for p in followed if p[2].latest < 0]
@@ -331,7 +355,11 @@ def lead_sentences(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[s
     for word, part in (("Ahead", ahead), ("Behind", behind), ("Not told from now", now)):
         if part:
             said.append(f"{word}: " + "; ".join(_words(*p) for p in part[:6]) + ".")
-    return said
+    return [*said, *leaning]
+
+
+def _tilts(pairs: Sequence[tuple[str, str, Lead]]) -> str:
+    return ", ".join(f"{head} on the {thing} ({_show(found.tilt)})" for head, thing, found in pairs) or "none"
 
 
 def _words(head: str, thing: str, lead: Lead) -> str:
@@ -343,9 +371,11 @@ def _words(head: str, thing: str, lead: Lead) -> str:
 
 
 def wire_sentences(
-    wires: Mapping[str, Bool[Tensor, "rows columns"]], crossings: Mapping[str, Mapping[str, Crossing]]
+    wires: Mapping[str, Bool[Tensor, "rows columns"]],
+    crossings: Mapping[str, Mapping[str, Crossing]],
+    silent: Sequence[str],
 ) -> list[str]:
-    """What becomes of the tripwires."""
+    """What becomes of the tripwires; those of the `silent` heads do not reach the policy."""
     counts = {head: int(wire.sum()) for head, wire in wires.items()}
     if not any(counts.values()):
         return [
@@ -357,6 +387,10 @@ def wire_sentences(
         + ", ".join(f"{count or 'none'} ({head})" for head, count in counts.items())
         + "."
     ]
+    if silent:
+        said.append(f"Those of {', '.join(silent)} do not reach the policy at all: no action hangs on them.")
+    if len(silent) == sum(count > 0 for count in counts.values()):
+        return said
     pairs = [(h, t, c) for h, by in crossings.items() for t, c in by.items()]
     judged = [(h, t, c) for h, t, c in pairs if c.difference is not None and c.cut_difference is not None]
     if not judged:
@@ -366,8 +400,8 @@ def wire_sentences(
         assert c.difference is not None and c.cut_difference is not None
         said.append(
             f"When the {t} crosses one of {h} ({c.times} times) the policy changes by {c.change:.2f}, when it comes to "
-            f"other cells by {c.elsewhere:.2f}: {_verdict(c.difference, 'more', 'less')}. With these cells taken out of "
-            f"the map the policy is another by {c.cut:.2f} at the crossing, by {c.cut_elsewhere:.2f} elsewhere: "
+            f"other cells by {c.elsewhere:.2f}: {_verdict(c.difference, 'more', 'less')}. With these cells out of the "
+            f"map the policy is another by {c.cut:.2f} at the crossing, by {c.cut_elsewhere:.2f} elsewhere: "
             f"{_verdict(c.cut_difference, 'they matter more then', 'they matter less then')}."
         )
     said.append(
@@ -399,12 +433,12 @@ def lead_table(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str])
                     f"{found.mass[at]:.1%}",
                     f"{found.control[at]:.1%}",
                     _show(found.excess),
-                    _show(found.ahead),
+                    _show(found.tilt),
                 ]
             )
     return Table(
         "The lag, in steps, at which attention is most on the place of a thing",
-        ("head, thing", "best lag", "mass", "control", "difference (for all lags)", "more than at lag 0"),
+        ("head, thing", "best lag", "mass", "control", "difference (for all lags)", "ahead less behind"),
         rows,
     )
 
@@ -448,6 +482,7 @@ def _plain(interval: Interval | None) -> str:
 def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) -> Figure:
     """A panel a thing, a line a head."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     shown = {thing: by for thing, by in leads.items() if any(by)}
     across = min(len(shown), 3)
@@ -470,6 +505,7 @@ def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) 
         axis.axvline(0, color="#868e96", linewidth=0.8)
         axis.set_title(thing, fontsize=10, loc="left", parse_math=False)
         axis.set_xlabel("lag (steps)", fontsize=9)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=8)
