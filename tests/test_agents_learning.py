@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -548,6 +549,30 @@ class TestRuns:
         # The update was not made either.
         assert all(bool(p.isfinite().all()) for p in trainer.agent.parameters())
 
+    def test_a_full_disk_leaves_the_last_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in TestResuming, but what ends the run is that no file may grow."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        save = Run.save
+
+        def running_full(run: Run, checkpoint: Checkpoint) -> None:
+            if checkpoint.numbers["step"] == 96:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+            try:
+                save(run, checkpoint)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        alone, full = tmp_path / "alone", tmp_path / "full"
+        train(small(alone))
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "save", running_full)
+            with pytest.raises(Exception, match="File too large"):
+                train(small(full))
+        kept = Run(full, small(full), resume=True).begin()
+        assert kept is not None and kept.numbers["step"] == 48
+        train(small(full, resume=True))
+        same(alone, full)
+
     def test_a_game_whose_state_cannot_be_taken_goes_on_with_new_games(self) -> None:
         actor = Actor(signs_agent(), Signs(3), steps=5, seed=0)
         first = actor.step
@@ -569,6 +594,7 @@ class TestRuns:
     ("words", "said"),
     [
         (["--env", "MinAtar/Chess-v1"], "MinAtar/Chess-v1"),
+        (["--env", "ALE/Chess-v5"], "there is no Atari game 'ALE/Chess-v5'"),
         (["--env", "MinAtar/Breakout-v1", "--model", "alphago"], "no model is called 'alphago'; there is s3ta"),
         (["--env", "MinAtar/Breakout-v1", "--network", "legs=3"], "no setting legs"),
         (["--env", "MinAtar/Breakout-v1", "--network", "legs"], "NAME=VALUE"),
