@@ -1,0 +1,564 @@
+"""Inject: something pasted into what the agent sees, from the same state of the emulator with and without it.
+
+S3TA, section 4.2 and Figure 3; Mask A3C, Figures 19 and 20. The game knows nothing of it: only the picture changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from foveate.agents.agent import PlayingAgent
+from foveate.agents.analysis import drawing
+from foveate.agents.analysis.findings import Findings, Picture, Table
+from foveate.agents.analysis.sprites import Sprite, cut, named, on_screen, paste
+from foveate.agents.analysis.subject import Recording, Subject
+from foveate.agents.envs import Games, VectorStep
+from foveate.agents.games import Paint
+from foveate.agents.models.interface import State
+from foveate.agents.placement import screen_centres
+from foveate.agents.player import Player
+from foveate.agents.screens import Box
+from foveate.agents.trace import Trace
+from foveate.bootstrap import Interval, bootstrap_means
+from foveate.errors import RequestError
+from foveate.viz.panels import Curve, curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ARMS = ("without", "with", "patch")
+"""As it is; with the sprite; with a patch from elsewhere on the same screen, in the sprite's outline."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Paste something into what the agent sees: does it look there, and does it act otherwise?"""
+
+    subject: Annotated[Subject, tyro.conf.arg(name="")]
+    recording: Annotated[Recording, tyro.conf.arg(name="")]
+    sprite: str | None = None
+    """What is pasted: a PNG's path, or one that is drawn by code: fish, oxygen, block; in MinAtar the name of a
+    channel. Unless given a fish, and in MinAtar what comes towards the player."""
+    from_step: int | None = None
+    """Or what stands in --box on the screen of this step of the trace."""
+    box: tuple[int, int, int, int] | None = None
+    """Top, left, height and width there, in pixels of the screen (MinAtar: cells)."""
+    at: tuple[int, int] | None = None
+    """Row and column of the screen where its top left corner is pasted; the middle unless given."""
+    velocity: tuple[float, float] = (0.0, 0.0)
+    """Pixels down and to the right that it moves in a step."""
+    starts: int = 20
+    """Moments of the trace that it is pasted from, evenly spread."""
+    duration: int = 10
+    """Steps that it is shown."""
+    after: int = 10
+    """Steps that are watched when it is gone."""
+
+
+def analyse(settings: Settings) -> Findings:
+    """Both parts: the same actions with something else seen, and the agent left to itself."""
+    for name in ("starts", "duration"):
+        if getattr(settings, name) < 1:
+            raise RequestError(f"--{name} is {getattr(settings, name)}; it must be at least 1")
+    if settings.after < 0:
+        raise RequestError(f"--after is {settings.after}; it must be at least 0")
+    agent = settings.subject.open()
+    trace = settings.recording.open(settings.subject, agent)
+    rows = 1 + settings.duration + settings.after
+    if trace.steps < rows + settings.starts:
+        raise RequestError(
+            f"the trace has {trace.steps} steps; {settings.starts} starts of {rows} need at least "
+            f"{rows + settings.starts}: record more --steps"
+        )
+    starts = [int((n + 0.5) * (trace.steps - rows) / settings.starts) for n in range(settings.starts)]
+    beginning = together(trace, agent, starts)
+    sprite = _sprite(settings, trace)
+    games = beginning.games
+    top, left = settings.at or (
+        games.box.top + (games.box.height - sprite.height) // 2,
+        games.box.left + (games.box.width - sprite.width) // 2,
+    )
+    places = [
+        (round(top + t * settings.velocity[0]), round(left + t * settings.velocity[1]))
+        for t in range(settings.duration)
+    ]
+    cells = cells_under(agent, games.box, sprite, places)
+    if not cells.any():
+        seen = games.box
+        raise RequestError(
+            f"at {top} {left} the sprite is not on what the agent sees: rows {seen.top} to "
+            f"{seen.top + seen.height - 1} of the screen, columns {seen.left} to {seen.left + seen.width - 1}"
+        )
+    rng = np.random.default_rng(settings.subject.seed)
+    patches = [elsewhere(trace, start, sprite, (top, left), games.box, rng) for start in starts]
+    pasted = {"without": None, "with": [sprite] * len(starts), "patch": patches}
+    recorded = trace.column("action")
+    forced = torch.stack([recorded[start : start + rows] for start in starts], 1)
+    same = {arm: roll(agent, beginning, pasted[arm], places, rows, forced, settings.subject) for arm in ARMS}
+    free = {arm: roll(agent, beginning, pasted[arm], places, rows, None, settings.subject) for arm in ARMS}
+    games.close()
+    shown = slice(1, 1 + settings.duration)
+    generator = torch.Generator().manual_seed(settings.subject.seed)
+    looks = {
+        head: look({arm: mass(rolled.maps[shown, :, n], cells) for arm, rolled in same.items()}, generator)
+        for n, head in enumerate(agent.heads)
+    }
+    acts = act(same, shown, trace.action_names, generator)
+    plays = play(free, shown, generator)
+    strongest = _strongest(same, shown, cells)
+    lit = f", lit by {_drawn_head(agent)}" if agent.heads else ""
+    pictures = {
+        "strip": Picture(
+            draw_strip(agent, same, free, strongest, games.box, shown),
+            f"From step {starts[strongest]}, the start where the {sprite.name} changed most: the same actions without "
+            f"and with it, and the agent left to itself without and with it{lit}.",
+        ),
+        "time": Picture(
+            draw_time(agent, same, cells, shown),
+            f"Before, while (steps 1 to {settings.duration}) and after the {sprite.name} is shown, the same actions: "
+            + ("each head's attention on its place, and " if agent.heads else "")
+            + "how far the action probabilities are from those without it.",
+        ),
+    }
+    return Findings(
+        name="inject",
+        title="Injected sprites",
+        question=(
+            "Does the agent look at something new on its screen, and act upon it? (S3TA, section 4.2; Mask A3C, "
+            "Figures 19 and 20)"
+        ),
+        protocol={
+            **settings.subject.protocol(agent),
+            **settings.recording.protocol(trace),
+            "sprite": sprite.name,
+            "sprite_pixels": f"{sprite.height} × {sprite.width}",
+            "row_and_column": f"{top} {left}",
+            "velocity": f"{settings.velocity[0]:g} {settings.velocity[1]:g}",
+            "starts": settings.starts,
+            "shown_steps": settings.duration,
+            "steps_after": settings.after,
+            "control": "a patch from a random other place of the same screen, in the sprite's outline",
+            "mass": "share of a map's sum that lies in the cells nearest to the sprite's pixels",
+            "intervals": "95%, bootstrap over starts, paired",
+        },
+        sentences=_sentences(sprite.name, looks, acts, plays),
+        numbers={
+            "heads": {head: asdict(found) for head, found in looks.items()},
+            "actions": asdict(acts),
+            "free_play": asdict(plays),
+        },
+        tables=_tables(sprite.name, looks, acts),
+        pictures=pictures,
+    )
+
+
+# --- rollouts
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Games and the agent at several moments of a trace, side by side."""
+
+    games: Games
+    snapshots: list[bytes]
+    step: VectorStep
+    state: State
+    action: Int64[Tensor, " starts"]
+    screens: list[UInt8[np.ndarray, "height width 3"]]
+    """As recorded; a game that goes on from a snapshot shows nothing before its next step."""
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """What became of the moments; the first row is the moment itself, before anything is pasted."""
+
+    maps: Float[Tensor, "time starts heads rows columns"]
+    probabilities: Float[Tensor, "time starts actions"]
+    action: Int64[Tensor, "time starts"]
+    reward: Float[Tensor, "time starts"]
+    screens: list[list[UInt8[np.ndarray, "height width 3"]]]
+    """By time and start, with what was pasted."""
+
+
+def together(trace: Trace, agent: PlayingAgent, starts: Sequence[int]) -> Beginning:
+    """Several moments as one batch. Raises RequestError where the environment's state could not be taken."""
+    moments = [trace.moment(start, agent) for start in starts]
+    games = Games([moment.games.games[0] for moment in moments], trace.environment)
+    step = VectorStep(**{f.name: torch.cat([getattr(m.step, f.name) for m in moments]) for f in fields(VectorStep)})
+    state = {name: torch.cat([m.state[name] for m in moments]) for name in moments[0].state}
+    snapshots = [moment.games.snapshot()[0] for moment in moments]
+    screens = [trace.piece(start).screen[start - trace.piece(start).start].numpy() for start in starts]
+    return Beginning(games, snapshots, step, state, torch.cat([m.action for m in moments]), screens)
+
+
+def roll(
+    agent: PlayingAgent,
+    beginning: Beginning,
+    sprites: Sequence[Sprite] | None,
+    places: Sequence[tuple[int, int]],
+    rows: int,
+    forced: Int64[Tensor, "time starts"] | None,
+    subject: Subject,
+) -> Rolled:
+    """Play on from the moments, with each start's sprite at the first of `places` in the second row, and so on.
+
+    `forced` actions are taken, whatever the agent would do.
+    """
+    games = beginning.games
+    games.restore(beginning.snapshots)
+    player = Player(agent, games.envs, sample=subject.sample, seed=subject.seed)
+    player.state, player.action, step = dict(beginning.state), beginning.action, beginning.step
+    outputs, actions, rewards, screens = [], [], [], []
+    for t in range(rows):
+        now = [game.screen().copy() for game in games.games] if t else beginning.screens
+        if sprites is not None and 1 <= t <= len(places):
+            now = [
+                paste(screen, on_screen(sprite), *places[t - 1]) for screen, sprite in zip(now, sprites, strict=True)
+            ]
+        screens.append(now)
+        chosen, output = player.act(step, observe=True)
+        player.action = chosen if forced is None else forced[t]
+        outputs.append(output)
+        actions.append(player.action)
+        _paint(games, sprites, places[t] if t < len(places) else None)
+        step = games.step(player.action)
+        rewards.append(step.reward)
+    _paint(games, None, None)
+    nothing = torch.zeros(games.envs, 0, 1, 1)
+    return Rolled(
+        maps=torch.stack([o.attention.maps[0] if o.attention is not None else nothing for o in outputs]),
+        probabilities=torch.stack([o.logits[0].softmax(-1) for o in outputs]),
+        action=torch.stack(actions),
+        reward=torch.stack(rewards),
+        screens=screens,
+    )
+
+
+def _paint(games: Games, sprites: Sequence[Sprite] | None, place: tuple[int, int] | None) -> None:
+    """Have the games' next pictures painted."""
+    for n, game in enumerate(games.games):
+        paint: Paint | None = None
+        if sprites is not None and place is not None:
+            paint = partial(paste, sprite=sprites[n], top=place[0], left=place[1])
+        game.paint = paint
+
+
+# --- where and what
+
+
+def _sprite(settings: Settings, trace: Trace) -> Sprite:
+    if settings.box is not None or settings.from_step is not None:
+        if settings.box is None or settings.from_step is None or settings.sprite is not None:
+            raise RequestError("--from-step and --box belong together, and take the place of --sprite")
+        return cut(source(trace, settings.from_step), Box(*settings.box), name=f"piece of step {settings.from_step}")
+    return named(settings.sprite, trace.environment.env)
+
+
+def source(trace: Trace, step: int) -> UInt8[np.ndarray, "height width channels"]:
+    """What sprites are cut from: the screen; in MinAtar, whose screen has colours for channels, those channels."""
+    piece = trace.piece(step)
+    row = step - piece.start
+    if trace.environment.env.startswith("MinAtar/"):
+        return piece.step.observation[row].permute(1, 2, 0).numpy()
+    return piece.screen[row].numpy()
+
+
+def elsewhere(
+    trace: Trace, step: int, sprite: Sprite, place: tuple[int, int], box: Box, rng: np.random.Generator
+) -> Sprite:
+    """The control: of the same screen, a piece in the sprite's outline that lies beside it where that is possible."""
+    picture = source(trace, step)
+    rows = np.arange(box.top, max(box.top + box.height - sprite.height, box.top) + 1)
+    columns = np.arange(box.left, max(box.left + box.width - sprite.width, box.left) + 1)
+    apart = (np.abs(rows - place[0]) >= sprite.height)[:, None] | (np.abs(columns - place[1]) >= sprite.width)
+    candidates = np.argwhere(apart if apart.any() else np.ones_like(apart))
+    row, column = candidates[rng.integers(len(candidates))]
+    size = (min(sprite.height, picture.shape[0]), min(sprite.width, picture.shape[1]))
+    piece = cut(picture, Box(int(rows[row]), int(columns[column]), *size), name="patch from elsewhere")
+    return Sprite(piece.pixels, sprite.opacity[: size[0], : size[1]], piece.name)
+
+
+def cells_under(
+    agent: PlayingAgent, box: Box, sprite: Sprite, places: Sequence[tuple[int, int]]
+) -> Bool[Tensor, "time rows columns"]:
+    """The cells of a map that are nearest to the sprite's pixels, at each of its places; none where it is off what the
+    agent sees."""
+    centres = screen_centres(agent.network.grid, agent.observation, box)
+
+    def nearest(centres: np.ndarray, first: int, length: int, low: int, size: int) -> np.ndarray:
+        pixels = np.arange(max(first, low), min(first + length, low + size))
+        some = np.zeros(len(centres), bool)
+        some[np.abs(pixels[:, None] - centres).argmin(1)] = len(pixels) > 0
+        return some
+
+    return torch.from_numpy(
+        np.stack(
+            [
+                nearest(centres[0], top, sprite.height, box.top, box.height)[:, None]
+                & nearest(centres[1], left, sprite.width, box.left, box.width)
+                for top, left in places
+            ]
+        )
+    )
+
+
+# --- measures
+
+
+@dataclass(frozen=True)
+class Look:
+    """A head's attention on the sprite's place, the actions being the same."""
+
+    without: Interval
+    shown: Interval
+    """With the sprite."""
+    patch: Interval
+    moved: Interval
+    """With the sprite, less without it."""
+    beyond_patch: Interval
+    """With the sprite, less with a patch from elsewhere."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """How far the action probabilities are from those without the sprite, the actions taken being the same."""
+
+    variation: Interval
+    """Total variation distance, 0 to 1, while it is shown."""
+    patch: Interval
+    """That of a patch from elsewhere."""
+    beyond_patch: Interval
+    after: Interval | None
+    """When it is gone: what is remembered of it."""
+    actions: dict[str, Interval]
+    """Change of each action's probability, while it is shown."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """The agent left to itself."""
+
+    starts: int
+    diverged: int
+    """Starts from which it takes another action than without the sprite, while that is shown."""
+    diverged_patch: int
+    score: Interval
+    """Score with the sprite, less that without, until the end of what was watched."""
+
+
+def mass(
+    maps: Float[Tensor, "time starts rows columns"], cells: Bool[Tensor, "time rows columns"]
+) -> Float[Tensor, " starts"]:
+    """Share of the map's sum on some cells, meaned over the steps that have any."""
+    share = (maps * cells[:, None]).sum((2, 3)) / maps.sum((2, 3)).clamp(min=1e-9)
+    return share[cells.flatten(1).any(1)].mean(0)
+
+
+def look(masses: dict[str, Float[Tensor, " starts"]], rng: torch.Generator) -> Look:
+    """The mass of each arm, and the paired differences."""
+    without, shown, patch = (masses[arm] for arm in ARMS)
+    return Look(*bootstrap_means(torch.stack([without, shown, patch, shown - without, shown - patch], 1), rng))
+
+
+def variation(p: Float[Tensor, "*steps actions"], q: Float[Tensor, "*steps actions"]) -> Float[Tensor, "*steps"]:
+    """Total variation distance: the largest difference that the probability of any set of actions can have."""
+    return (p - q).abs().sum(-1) / 2
+
+
+def act(rolled: dict[str, Rolled], shown: slice, names: Sequence[str], rng: torch.Generator) -> Act:
+    """Probabilities with the sprite and with the patch against those without either."""
+    plain, sprite, patch = (rolled[arm].probabilities for arm in ARMS)
+    away = {"with": variation(sprite, plain), "patch": variation(patch, plain)}
+    during = [away[arm][shown].mean(0) for arm in ("with", "patch")]
+    whole, control, beyond = bootstrap_means(torch.stack([*during, during[0] - during[1]], 1), rng)
+    gone = away["with"][shown.stop :]
+    return Act(
+        variation=whole,
+        patch=control,
+        beyond_patch=beyond,
+        after=bootstrap_means(gone.mean(0)[:, None], rng)[0] if len(gone) else None,
+        actions=dict(zip(names, bootstrap_means((sprite - plain)[shown].mean(0), rng), strict=True)),
+    )
+
+
+def play(rolled: dict[str, Rolled], shown: slice, rng: torch.Generator) -> Play:
+    """What the agent did, and what it came to."""
+    plain, sprite, patch = (rolled[arm] for arm in ARMS)
+
+    def diverged(other: Rolled) -> int:
+        return int((other.action[shown] != plain.action[shown]).any(0).sum())
+
+    score = (sprite.reward - plain.reward).sum(0)
+    return Play(
+        starts=plain.action.shape[1],
+        diverged=diverged(sprite),
+        diverged_patch=diverged(patch),
+        score=bootstrap_means(score[:, None].float(), rng)[0],
+    )
+
+
+def _strongest(rolled: dict[str, Rolled], shown: slice, cells: Tensor) -> int:
+    """The start where the attention moved most; without attention, where the probabilities did."""
+    if rolled["with"].maps.shape[2]:
+        moved = sum(
+            mass(rolled["with"].maps[shown, :, n], cells) - mass(rolled["without"].maps[shown, :, n], cells)
+            for n in range(rolled["with"].maps.shape[2])
+        )
+        assert isinstance(moved, Tensor)
+        return int(moved.argmax())
+    return int(variation(rolled["with"].probabilities, rolled["without"].probabilities)[shown].mean(0).argmax())
+
+
+# --- words
+
+
+def _percent(i: Interval) -> str:
+    return f"{i.mean:.1%} ({i.low:.1%} to {i.high:.1%})"
+
+
+def _change(i: Interval) -> str:
+    return f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})"
+
+
+def _sentences(sprite: str, looks: dict[str, Look], acts: Act, plays: Play) -> list[str]:
+    said = []
+    drawn = {head: found for head, found in looks.items() if found.moved.sign > 0}
+    if drawn:
+        most = max(drawn, key=lambda head: drawn[head].moved.mean)
+        found = drawn[most]
+        said.append(
+            f"Attention goes to the {sprite} ({', '.join(drawn)}): most that of {most}, whose share on its place is "
+            f"{found.shown.mean:.1%}, against {found.without.mean:.1%} on the same place without it, a difference of "
+            f"{_percent(found.moved)}."
+        )
+        beyond = [head for head in drawn if drawn[head].beyond_patch.sign > 0]
+        said.append(
+            f"It draws more than a patch from elsewhere does for {', '.join(beyond)} ({most}: "
+            f"{_percent(found.beyond_patch)} more)."
+            if beyond
+            else "It is not shown to draw more than a patch from elsewhere of the same outline "
+            f"({most}: {_percent(found.beyond_patch)})."
+        )
+    elif looks:
+        said.append(
+            f"No head's attention is shown to go to the {sprite}: differences on its place are "
+            + ", ".join(f"{head} {_percent(found.moved)}" for head, found in looks.items())
+            + "."
+        )
+        if gone := [head for head, found in looks.items() if found.moved.sign < 0]:
+            said.append(f"There is less of it on its place than without it: {', '.join(gone)}.")
+    strongest = max(acts.actions, key=lambda name: abs(acts.actions[name].mean))
+    than = {1: "more than", 0: "not shown to be more than", -1: "less than"}[acts.beyond_patch.sign]
+    said.append(
+        f"The action probabilities change by a total variation of {acts.variation.mean:.3f} ({acts.variation.low:.3f} "
+        f"to {acts.variation.high:.3f}) while it is shown, {than} for the patch ({acts.patch.mean:.3f}; difference "
+        f"{_change(acts.beyond_patch)}); {strongest} changes most, {_change(acts.actions[strongest])}."
+    )
+    said.append(
+        f"Left to itself, the agent does something else than without it from {plays.diverged} of {plays.starts} starts "
+        f"while it is shown, {plays.diverged_patch} with the patch; the score changes by {plays.score.mean:+.2f} "
+        f"({plays.score.low:+.2f} to {plays.score.high:+.2f})."
+    )
+    return said
+
+
+def _tables(sprite: str, looks: dict[str, Look], acts: Act) -> list[Table]:
+    tables = []
+    if looks:
+        rows = [
+            [
+                head,
+                _percent(f.without),
+                _percent(f.shown),
+                _percent(f.patch),
+                _percent(f.moved),
+                _percent(f.beyond_patch),
+            ]
+            for head, f in looks.items()
+        ]
+        columns = ["head", "without", f"with the {sprite}", "with a patch", "moved", "beyond the patch"]
+        tables.append(Table("Attention on the place, the same actions", columns, rows))
+    rows = [[name, _change(interval)] for name, interval in acts.actions.items()]
+    tables.append(Table(f"Probabilities with the {sprite}, less those without", ["action", "change"], rows))
+    return tables
+
+
+# --- pictures
+
+
+def _drawn_head(agent: PlayingAgent) -> str:
+    return "the policy mask" if "policy" in agent.heads else "the heads' mean attention"
+
+
+def draw_strip(
+    agent: PlayingAgent,
+    same: dict[str, Rolled],
+    free: dict[str, Rolled],
+    start: int,
+    box: Box,
+    shown: slice,
+    columns: int = 6,
+) -> Figure:
+    """Screens from one start: rows without and with the sprite, first with the same actions, then left to itself."""
+    last = len(same["with"].screens) - 1
+    times = np.unique(np.linspace(0, min(shown.stop, last), columns).round().astype(int)).tolist()
+    centres = screen_centres(agent.network.grid, agent.observation, box)
+
+    def picture(rolled: Rolled, t: int) -> UInt8[np.ndarray, "_ _ 3"]:
+        screen, maps = rolled.screens[t][start], rolled.maps[t, start]
+        if not len(maps):
+            zoom = drawing.zoom_of(screen)
+            return screen.repeat(zoom, 0).repeat(zoom, 1)
+        weights = maps[agent.heads.index("policy")] if "policy" in agent.heads else maps.mean(0)
+        return drawing.lit(screen, weights.numpy(), *centres)
+
+    rows = [
+        (f"{kind}\n{arm}", [picture(rolled[arm], t) for t in times])
+        for kind, rolled in (("same actions", same), ("free play", free))
+        for arm in ("without", "with")
+    ]
+    return drawing.sheet([f"+{t}" for t in times], rows)
+
+
+def draw_time(
+    agent: PlayingAgent, rolled: dict[str, Rolled], cells: Bool[Tensor, "time rows columns"], shown: slice
+) -> Figure:
+    """Each head's mass on the place over time, and the total variation; means over starts with their intervals."""
+    time = len(rolled["with"].probabilities)
+    # Before it comes its first place is watched, and when it is gone its last.
+    watched = torch.stack([cells[min(max(t - shown.start, 0), len(cells) - 1)] for t in range(time)])
+    rng = torch.Generator().manual_seed(0)
+
+    def curve(values: Float[Tensor, "time starts"]) -> Curve:
+        return [(float(t), i) for t, i in enumerate(bootstrap_means(values.T, rng))]
+
+    labels = {"without": "without", "with": "with it", "patch": "with a patch"}
+    panels = [
+        (
+            f"share on its place: {head}",
+            "step",
+            {
+                labels[arm]: curve((r.maps[:, :, n] * watched[:, None]).sum((2, 3)) / r.maps[:, :, n].sum((2, 3)))
+                for arm, r in rolled.items()
+            },
+        )
+        for n, head in enumerate(agent.heads)
+    ]
+    plain = rolled["without"].probabilities
+    panels.append(
+        (
+            "total variation",
+            "step",
+            {labels[arm]: curve(variation(rolled[arm].probabilities, plain)) for arm in ("with", "patch")},
+        )
+    )
+    return curves(panels, list(labels.values()))
