@@ -327,6 +327,19 @@ class TestAnyGymnasium:
         with pytest.raises(RequestError, match="gymnasium cannot make"):
             open_environments(EnvironmentSettings("Nowhere/Game-v0"), 1)
 
+    def test_missing_roms_are_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+        monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+        for content, said in ((None, "No such file"), (b"not a ROM", "pong.bin")):
+            if content is not None:
+                (tmp_path / "pong.bin").write_bytes(content)
+            with pytest.raises(RequestError, match=f"the ROM of pong cannot be read .*{said}.*ALE_ROMS_DIR") as error:
+                open_environments(EnvironmentSettings("ALE/Pong-v5"), 1)
+            assert "\n" not in str(error.value)
+        monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path / "nowhere"))
+        with pytest.raises(RequestError, match="the ROM of pong cannot be read"):
+            open_environments(EnvironmentSettings("ALE/Pong-v5"), 1)
+        assert capsys.readouterr().out == "", "standard output is for results"
+
     def test_names(self) -> None:
         words = ["Breakout", "ALE/MsPacman-v5", "BreakoutNoFrameskip-v4", "MinAtar/Breakout-v1", "UpNDown", "Jamesbond"]
         assert [atari_name(w) for w in words] == ["breakout", "ms_pacman", "breakout", None, "up_n_down", "jamesbond"]

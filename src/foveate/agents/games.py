@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -131,7 +132,7 @@ def atari_name(env: str) -> str | None:
         near = [n for n in known if n.replace("_", "") == name.replace("_", "")]
         if not near:
             raise RequestError(
-                f"there is no Atari game {env!r}; games are named as in ALE/Breakout-v5, and ale-py's ROMs are "
+                f"there is no Atari game {env!r}; games are named as in ALE/Breakout-v5, and ale-py knows "
                 f"{', '.join(known)}"
             )
         name = near[0]
@@ -148,7 +149,22 @@ def need(module: str, package: str, purpose: str) -> None:
 def _roms() -> tuple[str, ...]:
     from ale_py import roms
 
-    return tuple(sorted(path.stem for path in Path(roms.__file__).parent.glob("*.bin")))
+    return tuple(sorted(roms.get_all_rom_ids()))
+
+
+def _rom(name: str) -> Path:
+    """Raises RequestError where the file is missing, or not the one that ale-py knows."""
+    from ale_py import roms
+
+    try:
+        # It tells on standard output where it looks, if ALE_ROMS_DIR says so.
+        with redirect_stdout(sys.stderr):
+            return Path(roms.get_rom_path(name))
+    except OSError as error:
+        raise RequestError(
+            f"the ROM of {name} cannot be read ({_line(error)}); install ale-py again, or name a directory that has "
+            f"{name}.bin in ALE_ROMS_DIR"
+        ) from error
 
 
 def _snake(word: str) -> str:
@@ -169,6 +185,7 @@ class AtariGame:
         self.ale = ale_py.ALEInterface()
         self.ale.setFloat("repeat_action_probability", settings.sticky)
         self.ale.setInt("max_num_frames_per_episode", settings.max_frames)
+        self._rom = _rom(name)
         self._load(0)
         self._actions = self.ale.getMinimalActionSet()
         self.actions = len(self._actions)
@@ -255,10 +272,8 @@ class AtariGame:
         """Nothing to close; the emulator goes with the object."""
 
     def _load(self, seed: int) -> None:
-        from ale_py import roms
-
         self.ale.setInt("random_seed", int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1))
-        self.ale.loadROM(roms.get_rom_path(self.name))
+        self.ale.loadROM(self._rom)
         self._random = np.random.default_rng(seed)
 
     def _begin(self, pooled: np.ndarray | None = None) -> np.ndarray:
