@@ -250,7 +250,7 @@ def draw_over_time(shares: Float[Tensor, "time heads"], heads: Sequence[str]) ->
     for n, head in enumerate(heads):
         axes.plot(shares[:, n].numpy(), color=COLOURS[n % len(COLOURS)], linewidth=0.8, label=head)
     axes.axhline(0.5, color="#868e96", linewidth=0.8)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.5, 1], ["all where", "both", "all what"])
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
