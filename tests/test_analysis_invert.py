@@ -15,16 +15,9 @@ from test_agents_trace import agent_of
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import conditions, invert
-from foveate.agents.analysis.conditions import Play, difference, play_all, ratio
-from foveate.agents.analysis.invert import (
-    PUBLISHED,
-    as_bright,
-    inverted,
-    inverted_weights,
-    level,
-    shuffled,
-    shuffled_once,
-)
+from foveate.agents.analysis.conditions import STEPS, Play, difference, play_all, ratio, value_changed
+from foveate.agents.analysis.edits import as_bright, inverted, inverted_weights, level, shuffled, shuffled_once
+from foveate.agents.analysis.invert import PUBLISHED
 from foveate.agents.analysis.subject import Subject
 from foveate.agents.evaluation import EvaluationSettings, Played, evaluate_agent
 from foveate.agents.models.interface import Edit
@@ -108,9 +101,9 @@ class TestWhatIsKnownByConstruction:
 
     def test_the_value_alone(self, tmp_path: Path) -> None:
         agent = player(by_place)
-        found = invert.value_inverted(agent, agent.environment, Subject(agent="", output=tmp_path))
-        assert (found.steps, found.logits) == (4 * invert.VALUE_STEPS, 0)
-        assert (found.value, found.inverted) == pytest.approx((0.108, 0.892), abs=1e-3)
+        found = value_changed(agent, agent.environment, Subject(agent="", output=tmp_path), inverted)
+        assert (found.steps, found.logits) == (4 * STEPS, 0)
+        assert (found.value, found.changed) == pytest.approx((0.108, 0.892), abs=1e-3)
 
 
 class TestGames:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis.drawing import dots
+from foveate.agents.analysis.edits import Change, of_head
 from foveate.agents.analysis.findings import Table
 from foveate.agents.analysis.subject import Subject
 from foveate.agents.envs import Games, VectorStep
 from foveate.agents.evaluation import Played, chosen, play_out
 from foveate.agents.games import EnvironmentSettings, atari_name, open_game
-from foveate.agents.models.interface import AS_IT_IS, Edit
+from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Edit, State
 from foveate.agents.player import Player
 from foveate.bootstrap import Interval, bootstrap_means, bootstrap_ratio
 from foveate.errors import RequestError
@@ -78,11 +79,17 @@ class AnyAction:
         """Nothing is remembered."""
 
 
-def play_all(agent: PlayingAgent, subject: Subject, play: Play, conditions: Sequence[Condition]) -> dict[str, Played]:
+def play_all(
+    agent: PlayingAgent,
+    subject: Subject,
+    play: Play,
+    conditions: Sequence[Condition],
+    also: Mapping[str, Any] | None = None,
+) -> dict[str, Played]:
     """The games of every condition, by its name; saved to OUTPUT/games.json as they end.
 
-    Raises RequestError where that has games already and going on was not asked for, or has those of another agent or
-    of other settings.
+    `also` names what else they depend on, in JSON. Raises RequestError where the file has games already and going on
+    was not asked for, or has those of another agent or of other settings.
     """
     for name in ("episodes", "parallel"):
         if getattr(play, name) < 1:
@@ -90,7 +97,8 @@ def play_all(agent: PlayingAgent, subject: Subject, play: Play, conditions: Sequ
     if play.max_steps is not None and play.max_steps < 1:
         raise RequestError(f"--max-steps is {play.max_steps}; it must be at least 1")
     environment = chosen(agent, subject.env, subject.sticky, play.max_steps)
-    kept = Kept(subject.output / "games.json", _settings(agent, subject, play, environment), resume=play.resume)
+    about = _settings(agent, subject, play, environment) | dict(also or {})
+    kept = Kept(subject.output / "games.json", about, resume=play.resume)
     from tqdm import tqdm
 
     total = play.episodes * len(conditions)
@@ -194,6 +202,60 @@ class Kept:
             raise RequestError(f"cannot write to {self.file.parent}: {error.strerror or error}") from error
 
 
+@dataclass(frozen=True)
+class ValueChanged:
+    """The same steps with and without a change of the value's mask."""
+
+    steps: int
+    logits: float
+    """The largest change of a logit of the policy."""
+    value: float
+    """Mean value as it is."""
+    changed: float
+    """And with the change."""
+
+
+STEPS = 200
+"""Of four games, where something is looked at beside the scores."""
+
+
+@torch.inference_mode()
+def value_changed(
+    agent: PlayingAgent, environment: EnvironmentSettings, subject: Subject, change: Change
+) -> ValueChanged:
+    """Play some steps as it is, and look at each once more with the value's mask changed.
+
+    Mask-A3C's branches part behind the ConvLSTM, so that nothing of the value's reaches the policy, or what is
+    remembered: where no logit moves, every game is played as without the change, and need not be.
+    """
+    edit = Edit(maps=of_head(agent.heads.index("value"), change))
+    moved_most, values, others = 0.0, [], []
+    for inputs, state, output in looked_at(agent, environment, subject):
+        other = agent(inputs, state, False, edit)[0]
+        moved_most = max(moved_most, float((other.logits - output.logits).abs().max()))
+        values.append(output.value)
+        others.append(other.value)
+    value, changed = torch.cat(values), torch.cat(others)
+    return ValueChanged(value.numel(), moved_most, float(value.mean()), float(changed.mean()))
+
+
+def looked_at(
+    agent: PlayingAgent, environment: EnvironmentSettings, subject: Subject
+) -> Iterator[tuple[AgentInputs, State, AgentOutput]]:
+    """STEPS of four games as the agent plays them: what it was shown, what it remembered, what it made of it."""
+    games = Games([open_game(environment) for _ in range(4)], environment, threads=subject.threads)
+    agent.check(games.observation_shape, games.actions, environment.env)
+    player = Player(agent, games.envs, sample=subject.sample, seed=subject.seed)
+    step = games.reset(subject.seed)
+    for _ in range(STEPS):
+        inputs = AgentInputs(step.observation[None], step.clipped[None], player.action[None], step.done[None])
+        state = player.state
+        action, output = player.act(step, observe=True)
+        yield inputs, state, output
+        step = games.step(action)
+    games.close()
+
+
 def column(*games: Played) -> Float[Tensor, "games conditions"]:
     """Scores side by side."""
     return torch.tensor([played.scores for played in games], dtype=torch.float64).T
@@ -269,6 +331,17 @@ def picture(games: Mapping[str, Played]) -> Figure:
         axes.scatter(score.scores, [line + 0.22] * len(score.scores), s=12, color="#868e96", alpha=0.5, linewidths=0)
     dots(axes, list(games), {"mean": [mean(score) for score in games.values()]})
     axes.set_xlabel("score (a grey dot is a game)", fontsize=9)
+    return figure
+
+
+def effects_picture(effects: Mapping[str, Interval], label: str) -> Figure:
+    """A line a condition: what it changes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 1.2 + 0.3 * len(effects)), layout="constrained")
+    axes = figure.subplots()
+    dots(axes, list(effects), {label: list(effects.values())})
+    axes.set_xlabel(label, fontsize=9)
     return figure
 
 

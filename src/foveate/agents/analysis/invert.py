@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import torch
 import tyro
-from jaxtyping import Float, Int64
-from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis.conditions import (
     Condition,
     Play,
+    ValueChanged,
     decrease,
     difference,
     mean,
@@ -25,20 +24,26 @@ from foveate.agents.analysis.conditions import (
     scores_numbers,
     scores_table,
     spelled,
+    value_changed,
+)
+from foveate.agents.analysis.edits import (
+    Change,
+    are_masks,
+    as_bright,
+    inverted,
+    inverted_weights,
+    level,
+    of_head,
+    shuffled,
+    shuffled_once,
 )
 from foveate.agents.analysis.findings import Findings, Picture, Table
 from foveate.agents.analysis.subject import Subject
-from foveate.agents.envs import Games
 from foveate.agents.evaluation import Played, chosen
-from foveate.agents.games import EnvironmentSettings, atari_name, open_game
-from foveate.agents.models.interface import AgentInputs, Edit
-from foveate.agents.models.mask_a3c import MaskA3C
-from foveate.agents.player import Player
+from foveate.agents.games import atari_name
+from foveate.agents.models.interface import Edit
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
-
-Maps = Float[Tensor, "frames heads rows columns"]
-Change = Callable[[Maps], Maps]
 
 
 @dataclass(frozen=True)
@@ -47,73 +52,6 @@ class Settings:
 
     subject: Annotated[Subject, tyro.conf.arg(name="")]
     play: Annotated[Play, tyro.conf.arg(name="")]
-
-
-def inverted(masks: Maps) -> Maps:
-    """1 - M (equation 2)."""
-    return 1 - masks
-
-
-def inverted_weights(weights: Maps) -> Maps:
-    """The weights of a softmax, upside down: (max A - A), divided by its sum. Uniform where they were.
-
-    1 - A would be nearly uniform whatever A is: the weights of so many cells are small.
-    """
-    upside_down = weights.amax((2, 3), keepdim=True) - weights
-    total = upside_down.sum((2, 3), keepdim=True)
-    return torch.where(total > 0, upside_down / total.clamp(min=1e-12), level(weights))
-
-
-def as_bright(maps: Maps, other: Maps) -> Maps:
-    """Multiplied so that the mean of each is that of the other."""
-    return maps * (level(other) / level(maps).clamp(min=1e-6))
-
-
-def level(maps: Maps) -> Maps:
-    """Everywhere the mean; for the weights of a softmax that is the uniform map."""
-    return maps.mean((2, 3), keepdim=True).expand_as(maps)
-
-
-def moved(maps: Maps, places: Int64[Tensor, "frames heads cells"]) -> Maps:
-    """Cell i shows what was at places[i]."""
-    return maps.flatten(2).gather(2, places.expand(*maps.shape[:2], -1)).view_as(maps)
-
-
-def shuffled(rng: torch.Generator) -> Change:
-    """The cells change places, otherwise in every frame and head."""
-
-    def change(maps: Maps) -> Maps:
-        return moved(maps, torch.rand(maps.flatten(2).shape, generator=rng).argsort(2))
-
-    return change
-
-
-def shuffled_once(rng: torch.Generator) -> Change:
-    """The cells change places, always the same ones."""
-    places: list[Tensor] = []
-
-    def change(maps: Maps) -> Maps:
-        if not places:
-            places.append(torch.rand(1, maps.shape[1], maps[0, 0].numel(), generator=rng).argsort(2))
-        return moved(maps, places[0].expand(len(maps), -1, -1))
-
-    return change
-
-
-def of_head(head: int, change: Change) -> Change:
-    """The change of one head's maps, the others as they are."""
-
-    def alone(maps: Maps) -> Maps:
-        rest = maps.clone()
-        rest[:, head : head + 1] = change(maps[:, head : head + 1])
-        return rest
-
-    return alone
-
-
-def are_masks(agent: PlayingAgent) -> bool:
-    """Whether the agent's maps are masks in [0, 1]; others are weights that sum to one."""
-    return isinstance(agent.network, MaskA3C)
 
 
 def conditions(agent: PlayingAgent) -> list[Condition]:
@@ -186,49 +124,6 @@ PUBLISHED: Mapping[tuple[str, str], Published] = {
 here as there."""
 
 
-@dataclass(frozen=True)
-class ValueInverted:
-    """The same steps with and without the mask of the value inverted."""
-
-    steps: int
-    logits: float
-    """The largest change of a logit of the policy."""
-    value: float
-    """Mean value as it is."""
-    inverted: float
-    """And inverted."""
-
-
-VALUE_STEPS = 200
-"""Of four games each: enough to see that nothing of the policy moves."""
-
-
-@torch.inference_mode()
-def value_inverted(agent: PlayingAgent, environment: EnvironmentSettings, subject: Subject) -> ValueInverted:
-    """Play some steps as it is, and look at each once more with the value's mask inverted.
-
-    The branches part behind the ConvLSTM, so that nothing of the value's reaches the policy, or what is remembered:
-    where no logit moves, every game is played as without the inversion, and need not be.
-    """
-    flipped = Edit(maps=of_head(agent.heads.index("value"), inverted))
-    games = Games([open_game(environment) for _ in range(4)], environment, threads=subject.threads)
-    agent.check(games.observation_shape, games.actions, environment.env)
-    player = Player(agent, games.envs, sample=subject.sample, seed=subject.seed)
-    step = games.reset(subject.seed)
-    moved_most, values, others = 0.0, [], []
-    for _ in range(VALUE_STEPS):
-        inputs = AgentInputs(step.observation[None], step.clipped[None], player.action[None], step.done[None])
-        other = agent(inputs, player.state, False, flipped)[0]
-        action, output = player.act(step)
-        moved_most = max(moved_most, float((other.logits - output.logits).abs().max()))
-        values.append(output.value)
-        others.append(other.value)
-        step = games.step(action)
-    games.close()
-    value, changed = torch.cat(values), torch.cat(others)
-    return ValueInverted(value.numel(), moved_most, float(value.mean()), float(changed.mean()))
-
-
 def analyse(settings: Settings) -> Findings:
     """Play all conditions, and compare.
 
@@ -239,7 +134,7 @@ def analyse(settings: Settings) -> Findings:
     played = conditions(agent)
     games = play_all(agent, subject, play, played)
     environment = chosen(agent, subject.env, subject.sticky, play.max_steps)
-    value = value_inverted(agent, environment, subject) if "value" in agent.heads else None
+    value = value_changed(agent, environment, subject, inverted) if "value" in agent.heads else None
     game = atari_name(environment.env)
     paper = PUBLISHED.get((agent.model, game)) if game else None
     return findings(games, played, paper, value, subject.protocol(agent) | protocol(play, environment))
@@ -249,7 +144,7 @@ def findings(
     games: Mapping[str, Played],
     played: Sequence[Condition],
     paper: Published | None,
-    value: ValueInverted | None,
+    value: ValueChanged | None,
     protocol: Mapping[str, Any],
 ) -> Findings:
     """What the scores come to."""
@@ -317,7 +212,7 @@ def sentences(
     losses: Mapping[str, Interval | None],
     against: Mapping[str, Interval],
     paper: Published | None,
-    value: ValueInverted | None,
+    value: ValueChanged | None,
 ) -> list[str]:
     """What came out, in words that follow from the numbers."""
     count = len(games["normal"].scores)
@@ -356,7 +251,7 @@ def sentences(
     said.append(verdict(games, same + better))
     if value is not None:
         said.append(
-            f"The value's mask inverted moves the mean value from {value.value:.2f} to {value.inverted:.2f}, and "
+            f"The value's mask inverted moves the mean value from {value.value:.2f} to {value.changed:.2f}, and "
             + (
                 f"no logit of the policy in {value.steps} steps: every game is played as before, to the same score."
                 if value.logits == 0
