@@ -441,6 +441,17 @@ class TestResuming:
         train(small(tmp_path, steps=24, overlap=True, log_every=8, resume=True))
         assert PlayingAgent.load(tmp_path / "agent").steps == 24
 
+    @pytest.mark.parametrize(
+        "other", [CASES["a3c"], {"environment": EnvironmentSettings("MinAtar/Asterix-v1")}], ids=["model", "game"]
+    )
+    def test_a_checkpoint_of_another_run_is_refused(self, other: dict[str, Any], tmp_path: Path) -> None:
+        train(small(tmp_path / "one", steps=8))
+        train(small(tmp_path / "other", steps=8, **other))
+        os.replace(tmp_path / "other" / "checkpoint.safetensors", tmp_path / "one" / "checkpoint.safetensors")
+        with pytest.raises(RequestError, match=r"is not of this run's s3ta for MinAtar/Breakout-v1; .*--run") as error:
+            train(small(tmp_path / "one", steps=16, resume=True))
+        assert "\n" not in str(error.value)
+
 
 class TestRuns:
     def test_what_it_leaves(self, tmp_path: Path) -> None:

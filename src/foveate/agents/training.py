@@ -341,8 +341,15 @@ class Trainer:
         return Checkpoint({name: tensor.cpu() for name, tensor in tensors.items()}, numbers)
 
     def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from there. Raises RequestError where it is of another network."""
         tensors, numbers = checkpoint.tensors, checkpoint.numbers
-        self.agent.network.load_state_dict(unflatten("network", tensors))
+        try:
+            self.agent.network.load_state_dict(unflatten("network", tensors))
+        except RuntimeError as error:
+            raise RequestError(
+                f"the checkpoint in {self.settings.run} is not of this run's {self.settings.model} for "
+                f"{self.settings.environment.env}; put the run's own there, or start anew in another --run"
+            ) from error
         restore_optimiser(self.optimiser, unflatten("optimiser", tensors))
         self.actor.agent.load_state_dict(self.agent.state_dict())
         actor = unflatten("actor", tensors)
