@@ -38,6 +38,7 @@ What did a network look at when it decided, and does that claim survive a test?
   agent evaluate      let a playing agent play, and tell its scores
   agent watch         film a game, and where the playing agent looks
   agent analyse       put a playing agent's attention to the test: agent analyse --help has the list
+  agent report        all of them that fit the agent, on one page
   doctor              what is installed, what is missing, and how to mend it
 
 foveate COMMAND --help tells more. --debug shows tracebacks, --version the version.
@@ -301,6 +302,18 @@ def _analyse(program: str, words: list[str]) -> int:
     return DONE
 
 
+def _report_player(program: str, words: list[str]) -> int:
+    from foveate.agents.analysis.report import Settings, report
+
+    settings = _parse(Settings, program, words)
+    failed = False
+    for part in report(settings):
+        print(f"{part.name}, {part.outcome}: {part.told}", flush=True)
+        failed |= part.outcome == "failed"
+    print(f"foveate: {settings.subject.output / 'index.html'}", file=sys.stderr)
+    return FAILED if failed else DONE
+
+
 def _doctor(program: str, words: list[str]) -> int:
     _parse(Doctor, program, words)
     from foveate.doctor import examine
@@ -326,6 +339,7 @@ COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
     ("agent", "evaluate"): _evaluate,
     ("agent", "watch"): _watch,
     ("agent", "analyse"): _analyse,
+    ("agent", "report"): _report_player,
     ("doctor",): _doctor,
 }
 

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ class Findings:
                     picture.figure.savefig(temporary, format=kind, dpi=130)
                     os.replace(temporary, place / f"{name}.{kind}")
             write_atomically(place / "numbers.json", self.to_json() + "\n")
-            write_atomically(place / "index.html", page(self.title, [self]))
+            write_atomically(place / "index.html", page(self.title, [section(self)]))
         except OSError as error:
             raise RequestError(f"cannot write to {place}: {error.strerror or error}") from error
         return place / "index.html"
@@ -100,28 +100,55 @@ class Findings:
         return json.dumps(about, indent=1, allow_nan=False)
 
 
-def page(title: str, parts: Sequence[Findings]) -> str:
-    """One page of some findings; nothing is fetched."""
-    links = "".join(f'<a href="#{escape(part.name)}">{escape(part.title)}</a>' for part in parts)
-    body = "".join(_section(part, heading=len(parts) > 1) for part in parts)
+@dataclass(frozen=True)
+class Section:
+    """Findings as a part of a page."""
+
+    name: str
+    title: str
+    html: str
+
+
+def page(title: str, sections: Sequence[Section], lead: str = "") -> str:
+    """One page of some findings, after what leads to them (HTML); nothing is fetched."""
+    links = "".join(f'<a href="#{escape(part.name)}">{escape(part.title)}</a>' for part in sections)
+    headed = bool(lead) or len(sections) > 1
+    body = ""
+    for part in sections:
+        heading = f"<h2>{escape(part.title)}</h2>" if headed else ""
+        body += f'<section id="{escape(part.name)}">{heading}\n{part.html}</section>\n'
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>foveate: {escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        f"{f'<nav>{links}</nav>' if len(parts) > 1 else ''}{body}\n</body>\n</html>\n"
+        f"{lead}{f'<nav>{links}</nav>' if len(sections) > 1 else ''}{body}\n</body>\n</html>\n"
     )
 
 
-def _section(part: Findings, *, heading: bool) -> str:
-    title = f"<h2>{escape(part.title)}</h2>\n" if heading else ""
+def section(part: Findings) -> Section:
+    """Its sentences, tables, pictures and protocol."""
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in part.sentences)
     tables = "".join(_table(table) for table in part.tables)
     pictures = "".join(_picture(picture) for picture in part.pictures.values())
     how = "; ".join(f"{name.replace('_', ' ')} {_word(value)}" for name, value in part.protocol.items())
-    return (
-        f'<section id="{escape(part.name)}">{title}<p class="question">{escape(part.question)}</p>\n<ul>{said}</ul>\n'
-        f'<div class="tables">{tables}</div>{pictures}<p class="protocol">{escape(how)}.</p></section>\n'
+    return Section(
+        part.name,
+        part.title,
+        f'<p class="question">{escape(part.question)}</p>\n<ul>{said}</ul>\n'
+        f'<div class="tables">{tables}</div>{pictures}<p class="protocol">{escape(how)}.</p>',
     )
+
+
+def read_section(file: Path) -> Section:
+    """The one that `Findings.write` put on a page. Raises ValueError where there is none."""
+    text = file.read_text(encoding="utf-8")
+
+    def within(before: str, after: str) -> str:
+        start = text.index(before) + len(before)
+        return text[start : text.index(after, start)]
+
+    name = within('<section id="', '">')
+    return Section(unescape(name), unescape(within("<h1>", "</h1>")), within(f'<section id="{name}">\n', "</section>"))
 
 
 def _table(table: Table) -> str:

@@ -51,7 +51,7 @@ class ConvLSTM(nn.Module):
         return torch.stack(outputs), hidden, cell
 
     def advance(
-        self, gates: Float[Tensor, "n gates height width"], cell: Float[Tensor, "n hidden height width"]
+        self, gates: Float[Tensor, "n gates height width"], cell: Float[Tensor, "#n hidden height width"]
     ) -> tuple[Float[Tensor, "n hidden height width"], Float[Tensor, "n hidden height width"]]:
         """Hidden state and cell after a step, place by place, from the sum of both convolutions and the cell before."""
         # The cell stays in full precision: a sum over hundreds of steps.
