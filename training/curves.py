@@ -1,0 +1,77 @@
+"""Learning curves of several runs in one picture and one table, seeds of a model together.
+
+    python training/curves.py RUNS --output DIRECTORY
+
+RUNS holds run directories of `foveate agent train`, named MODEL-SEED. Writes curves.png and curves.md: the mean return
+of the games that ended in each tenth of the training, averaged over seeds, and the range of the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from foveate.run import write_atomically
+
+PARTS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    runs = defaultdict(list)
+    for file in sorted(options.runs.glob("*/metrics.jsonl")):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        runs[file.parent.name.rpartition("-")[0]].append(parts_of(rows))
+    if not runs:
+        parser.error(f"there are no runs in {options.runs}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    last = max(step for seeds in runs.values() for steps, _ in seeds for step in steps)
+    draw(runs).savefig(options.output / "curves.png", dpi=130)
+    write_atomically(options.output / "curves.md", table(runs, int(last)))
+
+
+def parts_of(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and mean returns of each tenth of a run; lines of metrics are weighted by their games."""
+    played = [row for row in rows if row.get("games")]
+    chunks = np.array_split(np.arange(len(played)), min(PARTS, len(played)))
+    steps = [played[chunk[-1]]["step"] for chunk in chunks]
+    games = [np.array([played[i]["games"] for i in chunk]) for chunk in chunks]
+    returns = [np.array([played[i]["return"] for i in chunk]) for chunk in chunks]
+    return np.array(steps), np.array([(g * r).sum() / g.sum() for g, r in zip(games, returns, strict=True)])
+
+
+def draw(runs: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> Figure:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, seeds in runs.items():
+        length = min(len(steps) for steps, _ in seeds)
+        values = np.stack([returns[:length] for _, returns in seeds])
+        [line] = axes.plot(seeds[0][0][:length], values.mean(0), label=name, marker=".")
+        axes.fill_between(seeds[0][0][:length], values.min(0), values.max(0), alpha=0.12, color=line.get_color())
+    axes.set_xlabel("steps")
+    axes.set_ylabel("return, mean of the seeds (band: lowest to highest)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def table(runs: dict[str, list[tuple[np.ndarray, np.ndarray]]], steps: int) -> str:
+    """Return in the last tenth of the training."""
+    lines = [f"| model | seeds | return in the last tenth of {steps:,} steps | each seed |", "|---|---|---|---|"]
+    means = {name: [float(returns[-1]) for _, returns in seeds] for name, seeds in runs.items()}
+    for name, ends in sorted(means.items(), key=lambda item: -np.mean(item[1])):
+        each = ", ".join(f"{end:.1f}" for end in ends)
+        lines.append(f"| {name} | {len(ends)} | {np.mean(ends):.1f} | {each} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
