@@ -4,7 +4,7 @@
 
 On MinAtar Breakout it learns to say, from recorded play, on which side of the paddle the ball is: 10 steps of 32 games
 an update, cross-entropy, RMSProp 1e-3. What cannot learn this cannot learn to play. Prints the accuracy over the last 50
-updates for each setting, with its range over the seeds. (Always "left": about 0.4.)
+50 updates for each setting, with its range over the seeds. (Always "left": about 0.4.)
 """
 
 from __future__ import annotations
