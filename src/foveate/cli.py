@@ -39,6 +39,7 @@ What did a network look at when it decided, and does that claim survive a test?
   agent watch         film a game, and where the playing agent looks
   agent analyse       put a playing agent's attention to the test: agent analyse --help has the list
   agent report        all of them that fit the agent, on one page
+  agent table         let all agents of a directory play: games and models side by side
   doctor              what is installed, what is missing, and how to mend it
 
 foveate COMMAND --help tells more. --debug shows tracebacks, --version the version.
@@ -314,6 +315,16 @@ def _report_player(program: str, words: list[str]) -> int:
     return FAILED if failed else DONE
 
 
+def _player_table(program: str, words: list[str]) -> int:
+    from foveate.agents.table import TableSettings, table
+
+    settings = _parse(TableSettings, program, words)
+    scores = table(settings)
+    print(scores.to_json() if settings.json else scores.to_markdown(), end="\n" if settings.json else "")
+    print(f"foveate: {settings.output / 'table.md'}", file=sys.stderr)
+    return DONE
+
+
 def _doctor(program: str, words: list[str]) -> int:
     _parse(Doctor, program, words)
     from foveate.doctor import examine
@@ -339,6 +350,7 @@ COMMANDS: dict[tuple[str, ...], Callable[[str, list[str]], int]] = {
     ("agent", "evaluate"): _evaluate,
     ("agent", "watch"): _watch,
     ("agent", "analyse"): _analyse,
+    ("agent", "table"): _player_table,
     ("agent", "report"): _report_player,
     ("doctor",): _doctor,
 }
