@@ -3,7 +3,7 @@
     python training/s3ta_probe.py [--updates 200] [--seeds 3]
 
 On MinAtar Breakout it learns to say, from recorded play, on which side of the paddle the ball is: 10 steps of 32 games
-an update, cross-entropy, RMSProp 1e-3. What cannot learn this cannot learn to play. Prints the accuracy over the last 50
+an update, cross-entropy, RMSProp 1e-3. What cannot learn this cannot learn to play. Prints the accuracy over the last
 50 updates for each setting, with its range over the seeds. (Always "left": about 0.4.)
 """
 
