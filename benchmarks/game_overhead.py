@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from foveate.masking.game import MaskingGame
+from foveate.masking.goal import Explain
 from foveate.text.agent import Agent, embedded_agents
 from foveate.text.classifier import EMBEDDED, Text, TextClassifier
 from foveate.text.features import token_features
-from foveate.text.game import MaskingGame
-from foveate.text.goal import Explain
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
 from foveate.text.training import TrainingSettings

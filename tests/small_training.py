@@ -20,8 +20,8 @@ STEPS, CHECKPOINT_EVERY = 64, 24
 def small(model: tuple[str, ...], data: tuple[str, ...], run: str, **changes: Any) -> Any:
     """Settings in which everything happens: the ring comes round, targets are replaced, checkpoints fall between
     evaluations and evaluations between checkpoints."""
-    from foveate.text.dqn import LearnerSettings
-    from foveate.text.qnetwork import NetworkSettings
+    from foveate.masking.dqn import LearnerSettings
+    from foveate.masking.qnetwork import NetworkSettings
     from foveate.text.training import TrainingSettings
 
     values = {

@@ -14,13 +14,13 @@ import torch
 from conftest import TEXTS, WORDS
 
 from foveate.errors import RequestError
+from foveate.masking.goal import Explain
 from foveate.text import ablate as module
 from foveate.text.ablate import CONDITIONS, Settings, ablate
 from foveate.text.agent import Agent
 from foveate.text.blind import blind
 from foveate.text.classifier import Observation, TextClassifier
 from foveate.text.explanation import load
-from foveate.text.goal import Explain
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
 

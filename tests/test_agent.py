@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from foveate.errors import RequestError
+from foveate.masking.game import MaskingGame
+from foveate.masking.goal import Explain, Task
+from foveate.masking.state import State
 from foveate.text.agent import Agent, import_attexplainer
 from foveate.text.classifier import TextClassifier
-from foveate.text.features import State, statistics, token_features
-from foveate.text.game import MaskingGame
-from foveate.text.goal import Explain, Task
+from foveate.text.features import statistics, token_features
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
 

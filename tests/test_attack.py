@@ -17,14 +17,15 @@ from test_explanation import explanations
 
 import foveate
 from foveate.errors import RequestError
+from foveate.masking.goal import Attack
+from foveate.masking.probe import Prediction
 from foveate.text.attack_result import AttackResult, Edit, apply_edits, masked_result, merge
 from foveate.text.attacker import Attacker
 from foveate.text.benchmark import Settings, benchmark
-from foveate.text.classifier import Prediction, TextClassifier
+from foveate.text.classifier import TextClassifier
 from foveate.text.corpus import AttackRows, resume
 from foveate.text.explanation import Explanation, load, save
 from foveate.text.filling import FillSettings
-from foveate.text.goal import Attack
 from foveate.text.inputs import Row
 from foveate.text.probe import Probe
 

@@ -15,13 +15,13 @@ import torch
 from conftest import TEXTS
 
 from foveate.errors import RequestError
+from foveate.masking.goal import Explain
 from foveate.text import benchmark as module
 from foveate.text.agent import Agent
 from foveate.text.benchmark import Entry, Settings, benchmark
 from foveate.text.classifier import TextClassifier
 from foveate.text.comparison import Table
 from foveate.text.explanation import load
-from foveate.text.goal import Explain
 from foveate.text.methods import run
 from foveate.text.probe import Probe
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foveate.text.dqn import Learner, LearnerSettings
-from foveate.text.qnetwork import NetworkSettings, PaperNetwork, build_network
-from foveate.text.replay import Batch
+from foveate.masking.dqn import Learner, LearnerSettings
+from foveate.masking.qnetwork import NetworkSettings, PaperNetwork, build_network
+from foveate.masking.replay import Batch
 
 FEATURES = 3
 

@@ -12,8 +12,9 @@ from test_agent import new_agent
 
 import foveate
 from foveate.errors import RequestError
+from foveate.masking.probe import Prediction
 from foveate.text.attacker import Attacker
-from foveate.text.classifier import Prediction, Text, TextClassifier
+from foveate.text.classifier import Text, TextClassifier
 from foveate.text.corpus import ExplainRows, resume, work
 from foveate.text.explainer import Explainer, refusal
 from foveate.text.explanation import Explanation, save

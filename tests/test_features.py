@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.masking.state import ITEM_AXES, State
 from foveate.text.classifier import Observation, TextClassifier
-from foveate.text.features import FEATURES, State, moments, statistics, token_features
-from foveate.text.game import TOKEN_AXES
+from foveate.text.features import FEATURES, moments, statistics, token_features
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "official" / "attexplainer" / "golden.npz"
 
@@ -82,7 +82,7 @@ def change(state: State, change_game: object, change_token: object) -> State:
 
     def each(name: str, value: Tensor) -> Tensor:
         value = change_game(value)
-        for axis in TOKEN_AXES.get(name, ()):
+        for axis in {**ITEM_AXES, **Observation.item_axes}.get(name, ()):
             value = change_token(value, axis)
         return value
 
@@ -207,8 +207,8 @@ def test_labels_name_the_target() -> None:
 
 def test_received_and_pooled_of_a_real_classifier(classifier: TextClassifier) -> None:
     """A batch of real texts: the same features alone and together, group by group."""
-    from foveate.text.game import MaskingGame
-    from foveate.text.goal import Explain
+    from foveate.masking.game import MaskingGame
+    from foveate.masking.goal import Explain
     from foveate.text.probe import Probe
 
     texts = ["joy", "i feel so dirty and ashamed for saying that", "a charming and great journey"]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import RequestError
+from foveate.masking.game import MaskingGame, Turn
+from foveate.masking.goal import Explain
 from foveate.text.classifier import Text, TextClassifier
-from foveate.text.game import MaskingGame, Turn
-from foveate.text.goal import Explain
 from foveate.text.probe import Probe
 
 

@@ -13,11 +13,13 @@ from conftest import PAIRS, TEXTS, _tiny
 from torch import Tensor
 
 from foveate.errors import RequestError
+from foveate.masking import exact, search
+from foveate.masking.goal import Explain
+from foveate.masking.probe import Prediction
 from foveate.text import methods
-from foveate.text.classifier import Encoded, Prediction, TextClassifier
+from foveate.text.classifier import Encoded, TextClassifier
+from foveate.text.explained import explained
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Explain
-from foveate.text.methods import exact, search
 from foveate.text.probe import Probe
 
 needs_captum = pytest.mark.skipif(not importlib.util.find_spec("captum"), reason="captum is not installed")
@@ -335,7 +337,7 @@ def naive_beam(probe: Probe, goal: Explain, text: int, width: int) -> tuple[floa
 @pytest.mark.parametrize("width", [1, 3, 5])
 def test_beam_equals_a_naive_one(width: int, threshold: float) -> None:
     probe, goal = Probe(Known(tangled), TEXTS), Explain(threshold)
-    for text, e in enumerate(search.beam(probe, goal, generator(), width=width)):
+    for text, e in enumerate(explained(probe, goal, "beam", search.beam(probe, goal, width=width))):
         drop, size, queries = naive_beam(methods.fork(probe), goal, text, width)
         assert (e.delta_p, len(e.masked), e.queries) == (pytest.approx(drop, abs=1e-6), size, queries)
         for before, step in itertools.pairwise(e.path):
@@ -377,8 +379,8 @@ def test_exact_equals_brute_force(threshold: float) -> None:
 def test_exact_finds_less_than_greedy_and_says_when_it_had_to_stop() -> None:
     probe, goal = Probe(Known(tangled), TEXTS), Explain(0.8)
     greedy = methods.run("greedy", methods.fork(probe), goal, generator())
-    found = exact.exact(methods.fork(probe), goal, generator(), budget=3000)
-    short = exact.exact(methods.fork(probe), goal, generator(), budget=60)
+    found = explained(probe, goal, "exact", exact.exact(methods.fork(probe), goal, budget=3000))
+    short = explained(probe, goal, "exact", exact.exact(methods.fork(probe), goal, budget=60))
     assert any(e.solved and (not g.solved or len(e.masked) < len(g.masked)) for e, g in zip(found, greedy, strict=True))
     for e, g, s in zip(found, greedy, short, strict=True):
         assert e.queries <= max(3000, g.queries) and s.queries <= max(60, g.queries)

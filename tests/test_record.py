@@ -6,12 +6,14 @@ import pytest
 import torch
 from conftest import PAIRS, TEXTS, WORDS
 
-from foveate.text.classifier import Prediction, TextClassifier
+from foveate.masking.goal import Explain
+from foveate.masking.probe import Prediction
+from foveate.masking.record import Record
+from foveate.text.classifier import TextClassifier
+from foveate.text.explained import explained
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Explain
 from foveate.text.minimality import verify
 from foveate.text.probe import Probe
-from foveate.text.record import Record
 
 
 def answer(*probabilities: list[float]) -> Prediction:
@@ -35,7 +37,7 @@ def play(probe: Probe, *steps: tuple[list[int], float]) -> Explanation:
         visible = probe.encoded.real[row].clone()
         visible[0, masked] = False
         record.add(row, [tuple(masked)], visible, answer([1 - p - 0.01, 0.01, p]))
-    return record.finish("test", torch.zeros(probe.maskable.shape))[0]
+    return explained(probe, record.goal, "test", record.finish(torch.zeros(probe.maskable.shape)))[0]
 
 
 def test_the_last_mask_that_reached_the_goal_is_kept(probe: Probe) -> None:
@@ -71,7 +73,7 @@ def test_steps_of_many_texts_fall_on_their_own_paths(probe: Probe) -> None:
     visible[2, 1] = False
     record.add(torch.tensor([2]), [(1,)], visible[[2], :5], answer([0.2, 0.6, 0.2]))
     scores = torch.arange(3 * visible.shape[1]).view(3, -1).float() + 1
-    first, second, third = record.finish("test", scores)
+    first, second, third = explained(probe, record.goal, "test", record.finish(scores))
     assert [s.action for s in first.path] == [(1,)] and [s.masked for s in first.path] == [(1,)]
     assert second.path == () and second.scores[0] == second.scores[-1] == 0.0
     assert [s.action for s in third.path] == [(3,), (1,)] and [s.masked for s in third.path] == [(3,), (1, 3)]
@@ -84,7 +86,8 @@ def test_steps_of_many_texts_fall_on_their_own_paths(probe: Probe) -> None:
 
 def test_tokens_lie_in_their_own_text(classifier: TextClassifier) -> None:
     probe = Probe(classifier, PAIRS)
-    for found in Record(probe, Explain()).finish("test", torch.zeros(probe.maskable.shape)):
+    nothing = Record(probe, Explain()).finish(torch.zeros(probe.maskable.shape))
+    for found in explained(probe, Explain(), "test", nothing):
         texts = (found.text, found.pair or "")
         assert (found.text, found.pair) in PAIRS
         free = [t for t in found.tokens if not t.special]
@@ -98,7 +101,7 @@ def masked_at_random(probe: Probe, goal: Explain) -> list[Explanation]:
     actions = [tuple(h.nonzero().squeeze(1).tolist()) for h in hidden]
     visible = probe.encoded.real & ~hidden
     record.add(rows, actions, visible, probe.query(rows, visible))
-    return record.finish("random", torch.zeros(probe.maskable.shape))
+    return explained(probe, goal, "random", record.finish(torch.zeros(probe.maskable.shape)))
 
 
 def test_minimal_is_what_asking_one_by_one_says(classifier: TextClassifier) -> None:
@@ -125,5 +128,6 @@ def test_minimal_is_what_asking_one_by_one_says(classifier: TextClassifier) -> N
 
 def test_nothing_solved_nothing_asked(classifier: TextClassifier) -> None:
     probe = Probe(classifier, TEXTS)
-    found = Record(probe, Explain(0.99)).finish("none", torch.zeros(probe.maskable.shape))
+    nothing = Record(probe, Explain(0.99)).finish(torch.zeros(probe.maskable.shape))
+    found = explained(probe, Explain(0.99), "none", nothing)
     assert verify(probe, found) == found

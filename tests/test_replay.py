@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foveate.text.replay import Batch, Replay, SumTree
+from foveate.masking.replay import Batch, Replay, SumTree
 
 PRIORITIES = st.floats(0, 1e6, allow_subnormal=False)
 

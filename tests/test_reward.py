@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import TEXTS
 
-from foveate.text.classifier import Prediction, TextClassifier
-from foveate.text.game import MaskingGame, Turn
-from foveate.text.goal import Explain
+from foveate.masking.game import MaskingGame, Turn
+from foveate.masking.goal import Explain
+from foveate.masking.probe import Prediction
+from foveate.masking.reward import RewardSettings, reward
+from foveate.text.classifier import TextClassifier
 from foveate.text.probe import Probe
-from foveate.text.reward import RewardSettings, reward
 
 
 def turn(gain: float, reached: bool, closer: float = 0.0) -> Turn:

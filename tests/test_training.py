@@ -23,15 +23,16 @@ from safetensors import safe_open
 from small_training import CHECKPOINT_EVERY, STEPS, small
 
 from foveate.errors import RequestError
+from foveate.masking.dqn import Learner, LearnerSettings
+from foveate.masking.goal import Explain
+from foveate.masking.probe import Prediction
+from foveate.masking.qnetwork import NetworkSettings
 from foveate.run import Run
 from foveate.text import training
 from foveate.text.agent import Agent
-from foveate.text.classifier import Encoded, Observation, Prediction, TextClassifier
-from foveate.text.dqn import Learner, LearnerSettings
-from foveate.text.goal import Explain
+from foveate.text.classifier import Encoded, Observation, TextClassifier
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
-from foveate.text.qnetwork import NetworkSettings
 from foveate.text.training import ShuffledRows, Trainer, TrainingSettings, paper, train
 
 ANY = ("relative-histograms", "profile", "geometry", "context")

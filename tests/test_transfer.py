@@ -14,10 +14,10 @@ from conftest import TEXTS
 
 from foveate.cli import main
 from foveate.errors import RequestError
+from foveate.masking.goal import Attack, Explain
 from foveate.text import benchmark
 from foveate.text.agent import Agent
 from foveate.text.classifier import TextClassifier
-from foveate.text.goal import Attack, Explain
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
 from foveate.text.seeds import crossed_means, over_seeds

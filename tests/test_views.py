@@ -14,12 +14,13 @@ from matplotlib.text import Annotation
 from rich.console import Console
 
 from foveate.errors import RequestError
+from foveate.masking.goal import Explain
+from foveate.masking.record import Record
 from foveate.text.agent import Agent
 from foveate.text.classifier import TextClassifier
+from foveate.text.explained import explained
 from foveate.text.explanation import Explanation, Step, Token, save
-from foveate.text.goal import Explain
 from foveate.text.probe import Probe
-from foveate.text.record import Record
 from foveate.viz.figures import pareto, pareto_front, plot, replay
 from foveate.viz.html import fragment, page
 from foveate.viz.marks import action, excerpt, pieces
@@ -75,7 +76,7 @@ def real(classifier: TextClassifier) -> list[Explanation]:
             playing = rows[probe.maskable.sum(1) > step]
             visible[playing, token[playing]] = False
             record.add(playing, token[playing], visible[playing], probe.query(playing, visible[playing]))
-        found += record.finish("first", torch.rand(visible.shape))
+        found += explained(probe, record.goal, "first", record.finish(torch.rand(visible.shape)))
     return found
 
 
@@ -245,7 +246,8 @@ def test_long_paths_and_dollars_can_be_drawn(classifier: TextClassifier) -> None
     for token in range(1, 15):
         visible[0, token] = False
         record.add(row, torch.tensor([token]), visible, probe.query(row, visible))
-    figure = plot(record.finish("first", torch.zeros(visible.shape))[0], classifier)
+    found = explained(probe, record.goal, "first", record.finish(torch.zeros(visible.shape)))
+    figure = plot(found[0], classifier)
     assert len(figure.axes) == 4 * 9 and "the first 8 of 14 steps" in figure.get_suptitle()
     assert not any(label.get_parse_math() for a in figure.axes for label in a.get_yticklabels())
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 import tyro
+from foveate.text.bootstrap import bootstrap_means
 
+from foveate.masking.goal import Explain
 from foveate.run import write_atomically
 from foveate.text.agent import Agent
-from foveate.text.bootstrap import bootstrap_means
 from foveate.text.classifier import Encoded, TextClassifier
 from foveate.text.explanation import Explanation, load, save
-from foveate.text.goal import Explain
 from foveate.text.inputs import read_texts
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe

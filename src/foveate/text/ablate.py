@@ -17,15 +17,15 @@ from tqdm import tqdm
 
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
+from foveate.masking.dqn import LearnerSettings
+from foveate.masking.goal import Task, check_threshold, goal_of
 from foveate.run import write_atomically
 from foveate.text import benchmark
 from foveate.text.agent import Agent
 from foveate.text.blind import Sight, blind
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.comparison import cell
-from foveate.text.dqn import LearnerSettings
 from foveate.text.explanation import Explanation, load, save
-from foveate.text.goal import Task, check_threshold, goal_of
 from foveate.text.inputs import read_labelled
 from foveate.text.methods.agent import play
 from foveate.text.metrics import outcomes

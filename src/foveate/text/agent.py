@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from foveate import hub
 from foveate.errors import RequestError
 from foveate.hub import SafeHubMixin
-from foveate.text.features import State, check_features, token_features
-from foveate.text.game import Moves
-from foveate.text.goal import Task
-from foveate.text.qnetwork import NetworkSettings, build_network
+from foveate.masking.game import Moves
+from foveate.masking.goal import Task
+from foveate.masking.qnetwork import NetworkSettings, build_network
+from foveate.masking.state import State
+from foveate.text.features import check_features, token_features
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "agents"
 

@@ -12,20 +12,21 @@ import torch
 from torch import nn
 
 from foveate.errors import RequestError
+from foveate.masking.goal import Attack, Goal, Task
+from foveate.masking.record import Record
 from foveate.text import opponents
 from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
+from foveate.text.explained import explained
 from foveate.text.explainer import Explainer, single
 from foveate.text.fill import filler
 from foveate.text.filling import FillSettings
-from foveate.text.goal import Attack, Goal, Task
 from foveate.text.methods import METHODS, opens, run
 from foveate.text.minimality import verify as verify_minimality
 from foveate.text.opponents import OPPONENTS, Resources
 from foveate.text.probe import Probe
 from foveate.text.protect import pattern, without_protected
-from foveate.text.record import Record
 
 
 class Attacker(Explainer):
@@ -177,7 +178,8 @@ class Attacker(Explainer):
         if verify:
             found = verify_minimality(chosen, found, self.goal)
         left = probe.select((~played).nonzero().squeeze(1))
-        skipped = Record(left, self.goal).finish(self.method, torch.zeros(left.maskable.shape))
+        nothing = Record(left, self.goal).finish(torch.zeros(left.maskable.shape))
+        skipped = explained(left, self.goal, self.method, nothing)
         names = [None if t is None else self.classifier.labels[t] for t in truths]
         results: list[AttackResult] = []
         for name, attacked, attack, skip in zip(

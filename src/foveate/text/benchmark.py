@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
+from foveate.masking.goal import Task, check_threshold, goal_of
 from foveate.run import require_wandb, start_wandb, write_atomically
 from foveate.text import opponents
 from foveate.text.agent import Agent
@@ -29,7 +30,6 @@ from foveate.text.classifier import Text, TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
 from foveate.text.explainer import find_agent, label_indices
 from foveate.text.explanation import Explanation, read
-from foveate.text.goal import Task, check_threshold, goal_of
 from foveate.text.inputs import Columns, read_labelled
 from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, opens, run
 from foveate.text.metrics import faithfulness, scores_of

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.text.classifier import Encoded, Observation, Prediction, TextClassifier
+from foveate.masking.probe import Prediction
+from foveate.text.classifier import Encoded, Observation, TextClassifier
 
 Sight = Literal["real", "random", "shuffled", "untrained"]
 """What stands for the attention of a classifier: `real`, its own; `random`, matrices drawn anew in every state (a row

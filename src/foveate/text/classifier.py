@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from foveate.errors import RequestError
+from foveate.masking.probe import Prediction
 from foveate.text.network import Network, Rollout, Sums
 
 Text = str | tuple[str, str]
@@ -89,15 +90,12 @@ class Observation:
     summary: Float[Tensor, "rows width"]
     """The last hidden state at the position that the classifier reads, or the mean where it pools them."""
 
-
-@dataclass(frozen=True)
-class Prediction:
-    logits: Float[Tensor, "rows labels"]
-    observation: Observation | None = None
-
-    @property
-    def probabilities(self) -> Float[Tensor, "rows labels"]:
-        return self.logits.float().softmax(-1)
+    item_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {
+        "attention": (1, 2),
+        "received": (2,),
+        "pooled": (2,),
+        "hidden": (1,),
+    }
 
 
 class TextClassifier:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from foveate.bootstrap import Interval, bootstrap_means
 from foveate.errors import RequestError
+from foveate.masking.goal import Task
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Task
 from foveate.text.metrics import outcomes
 
 TITLES = {

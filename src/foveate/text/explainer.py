@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from foveate.errors import RequestError
+from foveate.masking.goal import Explain, Goal, Task, check_threshold
 from foveate.text.agent import Agent, embedded_agents, embedded_name
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Explain, Goal, Task, check_threshold
 from foveate.text.inputs import unreadable
 from foveate.text.methods import METHODS, opens, run
 from foveate.text.minimality import verify as verify_minimality

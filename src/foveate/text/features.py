@@ -6,32 +6,14 @@ Every feature depends on its own sequence alone: padding it or batching it with 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Observation
-
-
-@dataclass(frozen=True)
-class State:
-    """What can be known of each running game without another query."""
-
-    observation: Observation
-    real: Bool[Tensor, "games tokens"]
-    maskable: Bool[Tensor, "games tokens"]
-    visible: Bool[Tensor, "games tokens"]
-    legal: Bool[Tensor, "games tokens"]
-    """What may be toggled now."""
-    segments: Int[Tensor, "games tokens"]
-    probabilities: Float[Tensor, "games labels"]
-    target: Int[Tensor, " games"]
-    wanted: Float[Tensor, " games"]
-    """What p(target) is to fall to."""
+from foveate.masking.state import State
 
 
 def bin_counts(

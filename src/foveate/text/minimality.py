@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from foveate.masking.goal import Attack, Explain, Goal
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Attack, Explain, Goal
 from foveate.text.probe import Probe
 
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.text.classifier import Encoded, Prediction, Text, TextClassifier
+from foveate.masking.probe import Prediction
+from foveate.text.classifier import Encoded, Text, TextClassifier
 
 
 class Probe:
@@ -52,6 +53,14 @@ class Probe:
         part.label, part.target, part.probability = self.label[rows], self.target[rows], self.probability[rows]
         part.queries = self.queries[rows]
         return part
+
+    @property
+    def real(self) -> Bool[Tensor, "texts tokens"]:
+        return self.encoded.real
+
+    @property
+    def segments(self) -> Int[Tensor, "texts tokens"]:
+        return self.encoded.segments
 
     @property
     def maskable(self) -> Bool[Tensor, "texts tokens"]:

@@ -14,20 +14,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveate.errors import RequestError
+from foveate.masking.dqn import Learner, LearnerSettings
+from foveate.masking.game import MaskingGame, Moves, Turn
+from foveate.masking.goal import Goal, Task, check_threshold, goal_of
+from foveate.masking.qnetwork import NetworkSettings
+from foveate.masking.replay import Replay
+from foveate.masking.reward import RewardSettings, reward
+from foveate.masking.state import State
 from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_optimiser, unflatten
 from foveate.text.agent import Agent
 from foveate.text.blind import Sight, blind
 from foveate.text.classifier import Observation, TextClassifier
-from foveate.text.dqn import Learner, LearnerSettings
-from foveate.text.features import State, check_features, token_features
-from foveate.text.game import MaskingGame, Moves, Turn
-from foveate.text.goal import Goal, Task, check_threshold, goal_of
+from foveate.text.features import check_features, token_features
 from foveate.text.inputs import read_texts
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
-from foveate.text.qnetwork import NetworkSettings
-from foveate.text.replay import Replay
-from foveate.text.reward import RewardSettings, reward
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class TrainingSettings:
     reward: RewardSettings = field(default_factory=RewardSettings)
     """What a step pays."""
     moves: Moves = "take-back"
-    """What may be done to a token; see foveate.text.game."""
+    """What may be done to a token; see foveate.masking.game."""
     tolerance: float = 0.5
     """How far a step may lead away from the goal before it is taken back, in log-odds."""
     rounds: int = 1
-    """How often every token may be tried, where steps are taken back; see foveate.text.game."""
+    """How often every token may be tried, where steps are taken back; see foveate.masking.game."""
     reachable_only: bool = True
     """Learn only from texts whose end can be reached."""
     steps: int = 60_000

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
+from foveate.masking.game import MaskingGame
+from foveate.masking.goal import Task, check_threshold, goal_of
 from foveate.run import write_atomically
 from foveate.text import benchmark
 from foveate.text.agent import Agent
@@ -22,8 +24,6 @@ from foveate.text.benchmark import Entry
 from foveate.text.classifier import TextClassifier
 from foveate.text.explanation import load
 from foveate.text.features import FEATURES
-from foveate.text.game import MaskingGame
-from foveate.text.goal import Task, check_threshold, goal_of
 from foveate.text.metrics import outcomes
 from foveate.text.probe import Probe
 from foveate.text.seeds import HOW, crossed_means

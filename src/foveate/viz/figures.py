@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from foveate.errors import RequestError
+from foveate.masking.state import State
 from foveate.text.explanation import Explanation
-from foveate.text.features import State, statistics
+from foveate.text.features import statistics
 from foveate.viz.marks import action, visible
 
 if TYPE_CHECKING:

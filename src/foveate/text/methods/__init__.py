@@ -14,16 +14,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveate.errors import RequestError
+from foveate.masking import exact, search
+from foveate.masking.goal import Goal
+from foveate.masking.protocols import fork
+from foveate.masking.record import Found
+from foveate.text.explained import explained
 from foveate.text.explanation import Explanation
-from foveate.text.goal import Goal
-from foveate.text.methods import attention, captum, exact, gradient, lime, random, search
-from foveate.text.methods.protocols import fork, mask_in_order, mask_positive
+from foveate.text.methods import attention, captum, gradient, lime, random
+from foveate.text.methods.protocols import mask_in_order, mask_positive
 from foveate.text.probe import Probe
 
 __all__ = ["ATTRIBUTIONS", "METHODS", "SEARCHES", "attribute", "fork", "mask_in_order", "mask_positive", "opens", "run"]
 
 Attribution = Callable[[Probe, Goal, torch.Generator], Float[Tensor, "texts tokens"]]
-Search = Callable[[Probe, Goal, torch.Generator, int], list[Explanation]]
+Search = Callable[[Probe, Goal, int], list[Found]]
 
 ATTRIBUTIONS: dict[str, Attribution] = {
     "random": random.random,
@@ -81,7 +85,7 @@ def run(
             raise RequestError("the method 'agent' needs an agent; name one, or choose another method")
         return play(probe, goal, agent, max_steps=max_steps)
     if name in SEARCHES:
-        return SEARCHES[name](probe, goal, rng, max_steps)
+        return explained(probe, goal, name, SEARCHES[name](probe, goal, max_steps))
     base, _, protocol = name.partition(":")
     scores = attribute(base, probe, goal, rng)
     if protocol == "positive":

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from foveate.masking.goal import Goal
 from foveate.text.classifier import Observation
-from foveate.text.goal import Goal
 from foveate.text.probe import Probe
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from foveate.errors import RequestError
-from foveate.text.goal import Goal
+from foveate.masking.goal import Goal
 from foveate.text.probe import Probe
 
 ROWS_AT_ONCE = 256

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foveate.text.goal import Goal
+from foveate.masking.goal import Goal
 from foveate.text.probe import Probe
 
 STEPS = 20

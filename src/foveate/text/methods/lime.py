@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveate.errors import RequestError
-from foveate.text.goal import Goal
+from foveate.masking.goal import Goal
 from foveate.text.methods.captum import visibility
 from foveate.text.probe import Probe
 

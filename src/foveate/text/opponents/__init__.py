@@ -9,17 +9,18 @@ import torch
 from tqdm import tqdm
 
 from foveate.errors import RequestError
+from foveate.masking.goal import Attack
+from foveate.masking.record import Record
 from foveate.text.attack_result import AttackResult
 from foveate.text.classifier import Text
+from foveate.text.explained import explained
 from foveate.text.explanation import Explanation, Step
-from foveate.text.goal import Attack
 from foveate.text.opponents import generators
 from foveate.text.opponents.edits import edits_between, touched
 from foveate.text.opponents.loading import drawn, nltk_data, textattack
 from foveate.text.opponents.registry import OPPONENTS, known, missing, note
 from foveate.text.opponents.resources import PIECES, Resources, prepare
 from foveate.text.probe import Probe
-from foveate.text.record import Record
 
 __all__ = ["OPPONENTS", "Resources", "attack", "missing", "note", "prepare"]
 
@@ -67,7 +68,7 @@ def _results(
 ) -> list[AttackResult]:
     """What the texts' ends are worth, by our classifier, which has been asked for each of them already."""
     classifier = probe.classifier
-    blank = Record(probe, Attack()).finish(name, torch.zeros(probe.maskable.shape))
+    blank = explained(probe, Attack(), name, Record(probe, Attack()).finish(torch.zeros(probe.maskable.shape)))
     changed = [row for row, end in enumerate(ends) if end != probe.encoded.texts[row]]
     finals = probe.probability.clone(), probe.label.clone()
     if changed:

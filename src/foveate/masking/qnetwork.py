@@ -1,4 +1,4 @@
-"""Value networks: the worth of toggling each token."""
+"""Value networks: the worth of toggling each item."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NetworkSettings:
     """The shape of a value network."""
 
     kind: Literal["paper", "pooled", "attention"] = "pooled"
-    """`paper` sees each token alone (equation 4); the others let a token compare itself with its rivals: `pooled`
+    """`paper` sees each item alone (equation 4); the others let an item compare itself with its rivals: `pooled`
     through the mean and the maximum over the sequence, `attention` through self-attention, at three times the cost."""
     width: int = 96
     """Width of `pooled` and `attention`."""
@@ -25,7 +25,7 @@ class NetworkSettings:
 
 
 class PaperNetwork(nn.Module):
-    """Q = OutputLayer([HiddenLayer(F), e]), token by token (AttExplainer, equation 4; sizes as published)."""
+    """Q = OutputLayer([HiddenLayer(F), e]), item by item (AttExplainer, equation 4; sizes as published)."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -34,16 +34,16 @@ class PaperNetwork(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "games tokens features"],
-        visible: Bool[Tensor, "games tokens"],
-        real: Bool[Tensor, "games tokens"],
-    ) -> Float[Tensor, "games tokens"]:
+        features: Float[Tensor, "games items features"],
+        visible: Bool[Tensor, "games items"],
+        real: Bool[Tensor, "games items"],
+    ) -> Float[Tensor, "games items"]:
         hidden = self.hidden(features).relu()
         return self.output(torch.cat([hidden, visible[:, :, None].to(hidden.dtype)], -1)).squeeze(-1)
 
 
 class PooledLayer(nn.Module):
-    """A residual layer in which every token sees itself, and the mean and maximum over its sequence."""
+    """A residual layer in which every item sees itself, and the mean and maximum over its sequence."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class PooledLayer(nn.Module):
         self.output = nn.Linear(2 * width, width)
 
     def forward(
-        self, x: Float[Tensor, "games tokens width"], real: Bool[Tensor, "games tokens"]
-    ) -> Float[Tensor, "games tokens width"]:
+        self, x: Float[Tensor, "games items width"], real: Bool[Tensor, "games items"]
+    ) -> Float[Tensor, "games items width"]:
         seen, there = self.norm(x), real[:, :, None]
         mean = (seen * there).sum(1) / there.sum(1)
         highest = seen.masked_fill(~there, torch.finfo(seen.dtype).min).amax(1)
@@ -63,19 +63,19 @@ class PooledLayer(nn.Module):
 
 
 class AttentionLayer(nn.TransformerEncoderLayer):
-    """A Transformer layer over the tokens of a sequence."""
+    """A Transformer layer over the items of a sequence."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
 
     def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "games tokens width"], real: Bool[Tensor, "games tokens"]
-    ) -> Float[Tensor, "games tokens width"]:
+        self, x: Float[Tensor, "games items width"], real: Bool[Tensor, "games items"]
+    ) -> Float[Tensor, "games items width"]:
         return super().forward(x, src_key_padding_mask=~real)
 
 
 class ContextNetwork(nn.Module):
-    """Layers over a sequence's features in which a token's worth depends on its rivals."""
+    """Layers over a sequence's features in which an item's worth depends on its rivals."""
 
     def __init__(self, features: int, width: int, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -86,10 +86,10 @@ class ContextNetwork(nn.Module):
 
     def forward(
         self,
-        features: Float[Tensor, "games tokens features"],
-        visible: Bool[Tensor, "games tokens"],
-        real: Bool[Tensor, "games tokens"],
-    ) -> Float[Tensor, "games tokens"]:
+        features: Float[Tensor, "games items features"],
+        visible: Bool[Tensor, "games items"],
+        real: Bool[Tensor, "games items"],
+    ) -> Float[Tensor, "games items"]:
         x = self.features(features) + self.visibility(visible.long())
         for layer in self.layers:
             x = layer(x, real)
@@ -97,7 +97,7 @@ class ContextNetwork(nn.Module):
 
 
 def build_network(settings: NetworkSettings, features: int) -> nn.Module:
-    """An untrained network for that many features a token."""
+    """An untrained network for that many features an item."""
     if settings.kind == "paper":
         return PaperNetwork(features)
     layer = {"pooled": PooledLayer, "attention": AttentionLayer}[settings.kind]

@@ -1,11 +1,11 @@
-"""MaskingGame: many texts at once, one token toggled a step (AttExplainer, section 3.2)."""
+"""MaskingGame: many cases at once, one item toggled a step (AttExplainer, section 3.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Observation, Prediction
-from foveate.text.features import State
-from foveate.text.goal import Goal
-from foveate.text.probe import Probe
+from foveate.masking.goal import Goal
+from foveate.masking.probe import Prediction, Probe
+from foveate.masking.state import State, gather
 
 Moves = Literal["toggle", "mask", "take-back"]
-"""What may be done to a token: `toggle`, mask it or show it again, as in the paper; `mask`, mask it for good;
+"""What may be done to an item: `toggle`, mask it or show it again, as in the paper; `mask`, mask it for good;
 `take-back`, mask it, and where that led away from the goal it is shown again at once and not tried any more. What was
 seen before the step is still known, so taking back costs no query."""
 
@@ -29,8 +28,8 @@ class Turn:
     """What one step of every running game brought."""
 
     rows: Int[Tensor, " games"]
-    """The text that each game plays."""
-    visible: Bool[Tensor, "games tokens"]
+    """The case that each game plays."""
+    visible: Bool[Tensor, "games items"]
     prediction: Prediction
     gain: Float[Tensor, " games"]
     closer: Float[Tensor, " games"]
@@ -42,7 +41,7 @@ class Turn:
 
 
 class MaskingGame:
-    """A batch of running games; a finished one leaves, and the next text of `source` takes its place."""
+    """A batch of running games; a finished one leaves, and the next case of `source` takes its place."""
 
     def __init__(
         self,
@@ -59,9 +58,9 @@ class MaskingGame:
     ) -> None:
         """`tolerance` is how far a step may lead away from the goal before it is taken back, in log-odds.
 
-        After a round in which every token was tried and the label still stands, all may be tried once more in the
+        After a round in which every item was tried and the label still stands, all may be tried once more in the
         next of `rounds`: those that are masked are shown, and that too is taken back where it leads away.
-        `reachable_only=True` passes over texts whose end cannot be reached.
+        `reachable_only=True` passes over cases whose end cannot be reached.
         """
         self.probe = probe
         self.goal = goal
@@ -83,20 +82,20 @@ class MaskingGame:
         return len(self.rows)
 
     @property
-    def actions(self) -> Bool[Tensor, "games tokens"]:
-        """The tokens that may be toggled now."""
+    def actions(self) -> Bool[Tensor, "games items"]:
+        """The items that may be toggled now."""
         assert self.state is not None
         return self.state.legal
 
     def step(self, action: Int[Tensor, " games"]) -> Turn:
-        """Toggle one token in every game. Costs each game's text one query.
+        """Toggle one item in every game. Costs each game's case one query.
 
-        Raises ValueError for a token that may not be toggled: special, padding, or (but for "toggle") tried already.
+        Raises ValueError for an item that may not be toggled: special, padding, or (but for "toggle") tried already.
         """
         state = self.state
         assert state is not None
         if not self.actions.gather(1, action[:, None]).all():
-            raise ValueError("a token was chosen that may not be toggled; choose among `actions`")
+            raise ValueError("an item was chosen that may not be toggled; choose among `actions`")
         chosen = F.one_hot(action, state.visible.shape[1]).bool()
         visible = state.visible ^ chosen
         legal = state.legal if self.moves == "toggle" else state.legal & ~chosen
@@ -110,7 +109,7 @@ class MaskingGame:
         if back.any():
             games = torch.arange(len(back))
             place = torch.where(back, games, games + len(back))
-            self.state = _gather(replace(state, legal=legal), self.state, place, visible.shape[1])
+            self.state = gather(replace(state, legal=legal), self.state, place, visible.shape[1])
         self.distance = torch.where(back, before, after)
         stands = self.state.probabilities.argmax(1) == self.state.target
         again = ~self.actions.any(1) & stands & (self.round + 1 < self.rounds)
@@ -129,7 +128,7 @@ class MaskingGame:
         return turn
 
     def _refill(self, over: Bool[Tensor, " games"]) -> None:
-        """New texts take the places of finished games; places stay in order, and close up when texts run out."""
+        """New cases take the places of finished games; places stay in order, and close up when cases run out."""
         wanted = self.slots if self.state is None else int(over.sum())
         if not wanted:
             return
@@ -145,11 +144,11 @@ class MaskingGame:
         self.steps = torch.cat([self.steps, torch.zeros_like(fresh)])[keep]
         self.round = torch.cat([self.round, torch.zeros_like(fresh)])[keep]
         self.distance = torch.cat([self.distance, far])[keep]
-        width = int(self.probe.encoded.lengths[self.rows].max()) if len(keep) else 0
-        self.state = _gather(self.state, new, keep, width)
+        width = self._width(self.rows) if len(keep) else 0
+        self.state = gather(self.state, new, keep, width)
 
     def _deal(self, wanted: int) -> tuple[Int[Tensor, " games"], Float[Tensor, " games"], State | None]:
-        """Up to `wanted` new games (texts, their distances, their states), as many as the source still gives."""
+        """Up to `wanted` new games (cases, their distances, their states), as many as the source still gives."""
         rows, far, state = torch.empty(0, dtype=torch.long), torch.empty(0), None
         passed = 0
         while len(rows) < wanted:
@@ -157,13 +156,13 @@ class MaskingGame:
             if not len(fresh):
                 break
             prediction = self.probe.open(fresh, observe=True)
-            width = int(self.probe.encoded.lengths[fresh].max())
+            width = self._width(fresh)
             opened = _state(
                 self.probe,
                 self.goal,
                 fresh,
-                self.probe.encoded.real[fresh, :width],
-                self.probe.encoded.maskable[fresh, :width],
+                self.probe.real[fresh, :width],
+                self.probe.maskable[fresh, :width],
                 prediction,
             )
             keep = torch.ones_like(fresh, dtype=torch.bool)
@@ -171,69 +170,36 @@ class MaskingGame:
                 keep = self.goal.reachable(self.probe, fresh)
             passed = 0 if keep.any() else passed + len(fresh)
             if passed > 2 * len(self.probe):
-                # So many in a row hold a whole epoch of an endless shuffled source, which would never give a text.
+                # So many in a row hold a whole epoch of an endless shuffled source, which would never give a case.
                 raise RequestError(
-                    f"none of the {len(self.probe)} texts is classified with a probability of at least the threshold, "
+                    f"none of all {len(self.probe)} is classified with a probability of at least the threshold, "
                     f"{self.goal.threshold}; lower it"
                 )
             if passed:
                 continue
             rows = torch.cat([rows, fresh[keep]])
             far = torch.cat([far, self.goal.distance(self.probe, fresh, prediction)[keep]])
-            width = int(self.probe.encoded.lengths[rows].max())
-            opened = _gather(opened, None, keep.nonzero().squeeze(1), width)
-            state = opened if state is None else _gather(state, opened, torch.arange(len(rows)), width)
+            width = self._width(rows)
+            opened = gather(opened, None, keep.nonzero().squeeze(1), width)
+            state = opened if state is None else gather(state, opened, torch.arange(len(rows)), width)
         return rows, far, state
+
+    def _width(self, rows: Int[Tensor, " rows"]) -> int:
+        """Items of the longest of them."""
+        return int(self.probe.real[rows].sum(1).max())
 
 
 def _state(probe: Probe, goal: Goal, rows: Tensor, visible: Tensor, legal: Tensor, prediction: Prediction) -> State:
     width = visible.shape[1]
-    encoded = probe.encoded
     assert prediction.observation is not None
     return State(
         observation=prediction.observation,
-        real=encoded.real[rows, :width],
-        maskable=encoded.maskable[rows, :width],
+        real=probe.real[rows, :width],
+        maskable=probe.maskable[rows, :width],
         visible=visible,
         legal=legal,
-        segments=encoded.segments[rows, :width],
+        segments=probe.segments[rows, :width],
         probabilities=prediction.probabilities,
         target=probe.target[rows],
         wanted=goal.wanted(probe, rows),
     )
-
-
-TOKEN_AXES: dict[str, tuple[int, ...]] = {
-    "attention": (1, 2),
-    "received": (2,),
-    "pooled": (2,),
-    "hidden": (1,),
-    **dict.fromkeys(("real", "maskable", "visible", "legal", "segments"), (1,)),
-}
-"""Which axes of a state's tensors run over tokens."""
-
-
-def _gather(old: State, new: State | None, keep: Int[Tensor, " games"], width: int) -> State:
-    """The games `keep` of `old` followed by `new`, all `width` tokens wide."""
-
-    def join(a: Any, b: Any, name: str) -> Tensor:
-        axes = TOKEN_AXES.get(name, ())
-        first = _fit(getattr(a, name), axes, width)
-        return (first if b is None else torch.cat([first, _fit(getattr(b, name), axes, width)]))[keep]
-
-    seen = (old.observation, None if new is None else new.observation)
-    observation = Observation(**{f.name: join(*seen, f.name) for f in fields(Observation)})
-    names = {f.name for f in fields(State)} - {"observation"}
-    rest: dict[str, Any] = {name: join(old, new, name) for name in names}
-    return State(observation=observation, **rest)
-
-
-def _fit(x: Tensor, axes: tuple[int, ...], width: int) -> Tensor:
-    """Pad or cut the token axes to `width`; what is cut is padding."""
-    for axis in axes:
-        if x.shape[axis] > width:
-            x = x.narrow(axis, 0, width)
-        elif x.shape[axis] < width:
-            pad = [0, 0] * (x.dim() - 1 - axis) + [0, width - x.shape[axis]]
-            x = F.pad(x, pad)
-    return x

@@ -1,4 +1,4 @@
-"""The smallest set of tokens that reaches the goal, by asking every smaller one."""
+"""The smallest set of items that reaches the goal, by asking every smaller one."""
 
 from __future__ import annotations
 
@@ -10,41 +10,34 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from foveate.text.classifier import Prediction
-from foveate.text.explanation import Explanation
-from foveate.text.goal import Goal
-from foveate.text.methods.search import TEXTS_AT_ONCE, ask, greedy_path, lifted
-from foveate.text.probe import Probe
-from foveate.text.record import Record
+from foveate.masking.goal import Goal
+from foveate.masking.probe import Prediction, Probe
+from foveate.masking.record import Found, Record
+from foveate.masking.search import CASES_AT_ONCE, ask, greedy_path, lifted
 
 SETS_AT_ONCE = 32
-"""Sets of one text that are asked together; what is asked past the one that is found is counted."""
+"""Sets of one case that are asked together; what is asked past the one that is found is counted."""
 
 
-def exact(
-    probe: Probe, goal: Goal, rng: torch.Generator, max_steps: int = 100, budget: int = 5000
-) -> list[Explanation]:
-    """The smallest set of tokens whose masking reaches the goal, for short texts.
+def exact(probe: Probe, goal: Goal, max_steps: int = 100, budget: int = 5000) -> list[Found]:
+    """The smallest set of items whose masking reaches the goal, for short cases.
 
-    Greedy search gives a bound; then every smaller set is asked, the small before the large and those of strong tokens
-    first, so that the first one found is the smallest. `budget` is the most queries a text, greedy's included (which
+    Greedy search gives a bound; then every smaller set is asked, the small before the large and those of strong items
+    first, so that the first one found is the smallest. `budget` is the most queries a case, greedy's included (which
     are never cut short). Within it, what comes back is proven: no smaller set does it, or, where it is not solved, none
-    at all; such a set is minimal too. Beyond it, greedy's set comes back, and the method is called `exact:unproven`.
+    at all; such a set is minimal too. Beyond it, greedy's set comes back, not `proven`.
     """
     record = Record(probe, goal)
     scores = torch.zeros(probe.maskable.shape)
     proven = torch.zeros(len(probe), dtype=torch.bool)
-    for rows in torch.arange(len(probe)).split(TEXTS_AT_ONCE):
+    for rows in torch.arange(len(probe)).split(CASES_AT_ONCE):
         scores[rows], proven[rows] = _exact(probe, goal, rows, record, max_steps, budget)
-    return [
-        replace(e, minimal=True if e.solved else None) if sure else replace(e, method="exact:unproven")
-        for e, sure in zip(record.finish("exact", scores), proven.tolist(), strict=True)
-    ]
+    return [replace(f, proven=sure) for f, sure in zip(record.finish(scores), proven.tolist(), strict=True)]
 
 
 @dataclass
 class _Search:
-    """What is still to be asked of one text."""
+    """What is still to be asked of one case."""
 
     at: int
     sets: Iterator[tuple[int, ...]]
@@ -54,7 +47,7 @@ class _Search:
 
 def _exact(
     probe: Probe, goal: Goal, rows: Int[Tensor, " rows"], record: Record, max_steps: int, budget: int
-) -> tuple[Float[Tensor, "rows tokens"], Bool[Tensor, " rows"]]:
+) -> tuple[Float[Tensor, "rows items"], Bool[Tensor, " rows"]]:
     before = probe.queries[rows]
     scores, alone, visible, solved = greedy_path(probe, goal, rows, record, max_steps)
     spent = (probe.queries[rows] - before).tolist()
@@ -80,15 +73,15 @@ def _exact(
     return torch.where(solved[:, None], _lift_set(alone, maskable & ~visible), scores), proven
 
 
-def smaller_sets(tokens: list[int], bound: int) -> Iterator[tuple[int, ...]]:
-    """The sets of 2 to `bound` - 1 of the tokens, by size; of one size, those of the first tokens first.
+def smaller_sets(items: list[int], bound: int) -> Iterator[tuple[int, ...]]:
+    """The sets of 2 to `bound` - 1 of the items, by size; of one size, those of the first items first.
 
     Sets of one are what greedy search begins with.
     """
-    for size in range(2, min(bound, len(tokens) + 1)):
-        for last in range(size - 1, len(tokens)):
-            for others in combinations(tokens[:last], size - 1):
-                yield (*others, tokens[last])
+    for size in range(2, min(bound, len(items) + 1)):
+        for last in range(size - 1, len(items)):
+            for others in combinations(items[:last], size - 1):
+                yield (*others, items[last])
 
 
 def _ask_sets(
@@ -96,22 +89,22 @@ def _ask_sets(
     goal: Goal,
     rows: Int[Tensor, " rows"],
     asked: list[tuple[_Search, list[tuple[int, ...]]]],
-    visible: Bool[Tensor, "rows tokens"],
+    visible: Bool[Tensor, "rows items"],
     record: Record,
 ) -> Int[Tensor, " found"]:
-    """Ask all sets in one query; those found are put on record and written to `visible`. Returns their texts."""
+    """Ask all sets in one query; those found are put on record and written to `visible`. Returns their cases."""
     if not asked:
         return torch.empty(0, dtype=torch.long)
-    text = torch.tensor([search.at for search, sets in asked for _ in sets])
-    sizes = [len(tokens) for _, sets in asked for tokens in sets]
-    masks = probe.encoded.real[rows[text]].clone()
-    each = torch.arange(len(text)).repeat_interleave(torch.tensor(sizes))
-    masks[each, torch.tensor([token for _, sets in asked for tokens in sets for token in tokens])] = False
-    prediction = ask(probe, rows[text], masks)
-    reached = goal.reached(probe, rows[text], prediction).tolist()
-    gain = goal.gain(probe, rows[text], prediction).tolist()
+    case = torch.tensor([search.at for search, sets in asked for _ in sets])
+    sizes = [len(items) for _, sets in asked for items in sets]
+    masks = probe.real[rows[case]].clone()
+    each = torch.arange(len(case)).repeat_interleave(torch.tensor(sizes))
+    masks[each, torch.tensor([item for _, sets in asked for items in sets for item in items])] = False
+    prediction = ask(probe, rows[case], masks)
+    reached = goal.reached(probe, rows[case], prediction).tolist()
+    gain = goal.gain(probe, rows[case], prediction).tolist()
     best: dict[int, int] = {}
-    for i, at in enumerate(text.tolist()):
+    for i, at in enumerate(case.tolist()):
         # The smallest, and of several the one that gains most.
         if reached[i] and (at not in best or (-sizes[i], gain[i]) > (-sizes[best[at]], gain[best[at]])):
             best[at] = i
@@ -123,8 +116,8 @@ def _ask_sets(
     return found
 
 
-def _lift_set(alone: Float[Tensor, "rows tokens"], chosen: Bool[Tensor, "rows tokens"]) -> Float[Tensor, "rows tokens"]:
-    """The gains of single tokens, the chosen tokens above the others."""
+def _lift_set(alone: Float[Tensor, "rows items"], chosen: Bool[Tensor, "rows items"]) -> Float[Tensor, "rows items"]:
+    """The gains of single items, the chosen items above the others."""
     order = alone.masked_fill(~chosen, -torch.inf).argsort(dim=1, descending=True, stable=True)
     count = chosen.sum(1)
     steps = ((count > step).nonzero().squeeze(1) for step in range(int(count.amax())))

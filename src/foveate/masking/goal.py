@@ -9,8 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Prediction
-from foveate.text.probe import Probe
+from foveate.masking.probe import Prediction, Probe
 
 Task = Literal["explain", "attack"]
 

@@ -59,18 +59,18 @@ class Batch:
     index: Int[Tensor, " batch"]
     weight: Float[Tensor, " batch"]
     """Importance weights, largest 1 (Schaul et al. 2016, section 3.4)."""
-    features: Float[Tensor, "batch tokens features"]
-    visible: Bool[Tensor, "batch tokens"]
-    real: Bool[Tensor, "batch tokens"]
+    features: Float[Tensor, "batch items features"]
+    visible: Bool[Tensor, "batch items"]
+    real: Bool[Tensor, "batch items"]
     action: Int[Tensor, " batch"]
     reward: Float[Tensor, " batch"]
     """Discounted over the steps between s and s'."""
     discount: Float[Tensor, " batch"]
     """Of the value of s'; 0 where the game was over by then."""
-    next_features: Float[Tensor, "batch next_tokens features"]
-    next_visible: Bool[Tensor, "batch next_tokens"]
-    next_real: Bool[Tensor, "batch next_tokens"]
-    next_legal: Bool[Tensor, "batch next_tokens"]
+    next_features: Float[Tensor, "batch next_items features"]
+    next_visible: Bool[Tensor, "batch next_items"]
+    next_real: Bool[Tensor, "batch next_items"]
+    next_legal: Bool[Tensor, "batch next_items"]
 
 
 class Replay:
@@ -80,7 +80,7 @@ class Replay:
     """
 
     def __init__(
-        self, capacity: int, games: int, tokens: int, features: int, *, discount: float, n_step: int, exponent: float
+        self, capacity: int, games: int, items: int, features: int, *, discount: float, n_step: int, exponent: float
     ) -> None:
         self.times = max(capacity // games, n_step + 2)
         self.games = games
@@ -89,10 +89,10 @@ class Replay:
         self.exponent = exponent
         shape = (self.times, games)
         self.tensors: dict[str, Tensor] = {
-            "features": torch.zeros(*shape, tokens, features, dtype=torch.float16),
-            "visible": torch.zeros(*shape, tokens, dtype=torch.bool),
-            "real": torch.zeros(*shape, tokens, dtype=torch.bool),
-            "legal": torch.zeros(*shape, tokens, dtype=torch.bool),
+            "features": torch.zeros(*shape, items, features, dtype=torch.float16),
+            "visible": torch.zeros(*shape, items, dtype=torch.bool),
+            "real": torch.zeros(*shape, items, dtype=torch.bool),
+            "legal": torch.zeros(*shape, items, dtype=torch.bool),
             "action": torch.zeros(shape, dtype=torch.long),
             "reward": torch.zeros(shape),
             "over": torch.zeros(shape, dtype=torch.bool),

@@ -8,7 +8,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveate.text.game import Turn
+from foveate.masking.game import Turn
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RewardSettings:
 def reward(
     settings: RewardSettings, turn: Turn, length: Int[Tensor, " games"], masked: Int[Tensor, " games"]
 ) -> Float[Tensor, " games"]:
-    """The reward of `turn`, where `masked` of the `length` tokens of each text are hidden now."""
+    """The reward of `turn`, where `masked` of the `length` items of each case are hidden now."""
     if settings.kind == "paper":
         kept = 1 - masked / length
         return turn.gain + settings.completion * turn.reached * kept - settings.time

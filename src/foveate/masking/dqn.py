@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.text.replay import Batch
+from foveate.masking.replay import Batch
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Learner:
         """r + γ Q'(s', a'), with a' as `settings.target` says."""
         later = self.target(batch.next_features, batch.next_visible, batch.next_real)
         if self.settings.target == "taken":
-            # A game that ended may be followed by a shorter text; its discount is 0, so any column serves.
+            # A game that ended may be followed by a shorter case; its discount is 0, so any column serves.
             chosen = batch.action.clamp(max=later.shape[1] - 1)
         else:
             judge = later
