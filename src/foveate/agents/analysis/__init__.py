@@ -16,6 +16,7 @@ ANALYSES: dict[str, str] = {
     "inject": "does the agent look at something new on its screen, and act upon it?",
     "heads": "what is each head good for?",
     "invert": "does play need the attention to lie where it lies?",
+    "masking-game": "how few places must be blurred until it acts otherwise, and does it look at them?",
     "transitions": "how do the maps go from frame to frame, and what is looked at where the value turns?",
     "tripwires": "does it look to where things will be, and act when they cross a place that it watches?",
     "saliency": "does what changes policy and value when blurred lie where the agent looks?",
