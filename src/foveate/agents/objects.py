@@ -51,7 +51,7 @@ def channel_names(settings: EnvironmentSettings) -> tuple[str, ...]:
     """What MinAtar calls the channels of a game, as words."""
     game = open_game(settings)
     assert isinstance(game, GymGame)
-    numbers: dict[str, int] = game.env.game.env.channels
+    numbers: dict[str, int] = game.env.unwrapped.game.env.channels
     return tuple(sorted((name.replace("_", " ") for name in numbers), key=lambda n: numbers[n.replace(" ", "_")]))
 
 

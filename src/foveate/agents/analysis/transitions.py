@@ -30,8 +30,8 @@ from foveate.viz.video import overlay
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STRIP = 15
-"""Frames of the strip, as in Figure 13."""
+STRIP = 16
+"""Frames of the strip, in two rows; Figure 13 has 15."""
 
 SMOOTH = 5
 """Steps that the value is averaged over before its turning points are sought."""
@@ -283,7 +283,7 @@ def points_table(points: Sequence[TurningPoint]) -> Table:
 
 
 def draw_strip(trace: Trace, agent: PlayingAgent, start: int) -> Figure:
-    """Rows of five steps: the screen, then each head's map over it (Figure 13)."""
+    """The screen, then each head's map over it, step by step (Figure 13)."""
     steps = list(range(start, min(start + STRIP, trace.steps)))
     rows, columns = drawing.centres(agent, trace)
     screens, maps, titles = [], [], []
@@ -300,7 +300,7 @@ def draw_strip(trace: Trace, agent: PlayingAgent, start: int) -> Figure:
         lines.append(
             (head, [overlay(s, m[n] / most[n], rows, columns, zoom) for s, m in zip(screens, maps, strict=True)])
         )
-    return _stacked(titles, lines, 5)
+    return _stacked(titles, lines, STRIP // 2)
 
 
 def _stacked(titles: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]], across: int) -> Figure:
@@ -309,7 +309,7 @@ def _stacked(titles: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]], 
 
     parts = -(-len(titles) // across)
     high, wide = lines[0][1][0].shape[:2]
-    size = 2.0
+    size = 1.6
     figure = Figure(
         figsize=(size * across + 0.4, (size * high / wide * len(lines) + 0.35) * parts), layout="constrained"
     )
