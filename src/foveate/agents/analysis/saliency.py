@@ -335,13 +335,15 @@ def agreement(
     frames = len(maps)
     if frames < 2:
         return None
-    orders = torch.rand(SHUFFLES, maps.shape[1], generator=rng).argsort(1)
+    # Of each frame its own, or one unlucky order would tell of all frames alike.
+    orders = torch.rand(frames, SHUFFLES, maps.shape[1], generator=rng).argsort(2)
 
     def measure(looked: Tensor, salient: Tensor) -> Measure:
         all_pairs = salient @ looked.T
         actual = all_pairs.diagonal()
         other = (all_pairs.sum(1) - actual) / (frames - 1)
-        shuffled = torch.einsum("fc,fsc->fs", salient, looked[:, orders]).mean(1)
+        mixed = looked[:, None].expand_as(orders).gather(2, orders)
+        shuffled = torch.einsum("fc,fsc->fs", salient, mixed).mean(1)
         values = torch.stack([actual, shuffled, other, actual - shuffled, actual - other], 1)
         return Measure(*bootstrap_means(values.float(), rng))
 
