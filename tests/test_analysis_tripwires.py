@@ -83,6 +83,19 @@ def test_nothing_is_compared_across_lives() -> None:
     assert shifted(place, life, -2)[1].tolist() == [False, False, True, False, False]
 
 
+def test_every_lag_is_measured_at_the_same_steps() -> None:
+    """A life of 20 steps has 8 whose neighbours up to 6 steps on both sides are its own; one of 12 steps has none."""
+    places = wandering(240)
+    maps = looking(places, 2)
+    (found,) = lead(maps, places, torch.arange(240) // 20, LAGS, rng())
+    assert found is not None and found.best == 2
+    middle = (torch.arange(240) % 20 >= 6) & (torch.arange(240) % 20 < 14)
+    assert found.mass[LAGS.index(2)] == pytest.approx(
+        float((maps[middle, 0] * places.roll(-2, 0)[middle]).sum((1, 2)).mean())
+    )
+    assert lead(maps, places, torch.arange(240) // 12, LAGS, rng()) == [None]
+
+
 def test_tripwires_are_heavy_and_steady() -> None:
     generator = rng()
     maps = torch.rand(200, 4, 5, generator=generator) * 0.5
@@ -150,14 +163,14 @@ def test_the_command(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     agent_of("MinAtar/Breakout-v1", model).save_pretrained(tmp_path / "agent")
     words = ["agent", "analyse", "tripwires", "--agent", str(tmp_path / "agent"), "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as end:
-        main([*words, "--steps", "90", "--sample", "--lags", "4"])
+        main([*words, "--steps", "90", "--sample", "--lags", "2"])
     assert end.value.code == 0
     assert "ripwires" in capsys.readouterr().out
     numbers = json.loads((tmp_path / "out" / "numbers.json").read_text())["numbers"]
     head = {"s3ta": "head 1", "mask-a3c": "policy"}[model]
     ball = numbers["leads"][head]["ball"]
-    assert ball["lags"] == list(range(-4, 5)) and len(ball["mass"]) == 9
-    assert -4 <= ball["earliest"] <= ball["latest"] <= 4
+    assert ball["lags"] == list(range(-2, 3)) and len(ball["mass"]) == 5
+    assert -2 <= ball["earliest"] <= ball["latest"] <= 2
     assert all(math.isfinite(x) for x in [*ball["low"], *ball["high"], *ball["control"]])
     assert numbers["tripwires"].keys() == numbers["leads"].keys()
     assert (tmp_path / "out" / "lags.png").stat().st_size > 5_000

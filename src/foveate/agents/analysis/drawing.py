@@ -123,7 +123,7 @@ def strips(
         figsize=(12.9, (across * (high + gap) / (wide + gap) * len(rows) + 0.35) * len(parts)), layout="constrained"
     )
     for axis, part in zip(figure.subplots(len(parts), 1, squeeze=False)[:, 0], parts, strict=True):
-        whole = np.full((len(rows) * (high + gap) - gap, long * (wide + gap) - gap, 3), 255, np.uint8)
+        whole = np.full((len(rows) * (high + gap) - gap, long * (wide + gap) - gap, 3), 222, np.uint8)
         for line, (_, pictures) in enumerate(rows):
             for place, number in enumerate(part):
                 top, left = line * (high + gap), place * (wide + gap)

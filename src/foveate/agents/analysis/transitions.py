@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -300,33 +300,7 @@ def draw_strip(trace: Trace, agent: PlayingAgent, start: int) -> Figure:
         lines.append(
             (head, [overlay(s, m[n] / most[n], rows, columns, zoom) for s, m in zip(screens, maps, strict=True)])
         )
-    return _stacked(titles, lines, STRIP // 2)
-
-
-def _stacked(titles: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]], across: int) -> Figure:
-    """A long strip in parts, one below the other."""
-    from matplotlib.figure import Figure
-
-    parts = -(-len(titles) // across)
-    high, wide = lines[0][1][0].shape[:2]
-    size = 1.6
-    figure = Figure(
-        figsize=(size * across + 0.4, (size * high / wide * len(lines) + 0.35) * parts), layout="constrained"
-    )
-    for number, part in enumerate(np.atleast_1d(figure.subfigures(parts, 1))):
-        axes = part.subplots(len(lines), across, squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        for line, (name, pictures) in zip(axes, lines, strict=True):
-            for axis, picture in zip(line, pictures[number * across : (number + 1) * across], strict=False):
-                axis.axis("on")
-                axis.imshow(picture, interpolation="nearest")
-                axis.set_xticks([])
-                axis.set_yticks([])
-            line[0].set_ylabel(name, fontsize=9, parse_math=False)
-        for axis, title in zip(axes[0], titles[number * across : (number + 1) * across], strict=False):
-            axis.set_title(title, fontsize=8, parse_math=False)
-    return figure
+    return drawing.strips(titles, lines, STRIP // 2)
 
 
 def draw_value(trace: Trace, agent: PlayingAgent, points: Sequence[TurningPoint]) -> Figure:
