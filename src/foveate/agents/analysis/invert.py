@@ -86,7 +86,11 @@ def conditions(agent: PlayingAgent) -> list[Condition]:
             return lambda rng: Edit(maps=make(rng))
 
         upside_down = [
-            Condition("inverted", "(max A - A), divided by its sum, in every head", edit(lambda rng: inverted_weights))
+            Condition(
+                "inverted",
+                "(max A - A), divided by its sum, in every head: of a peaked map next to uniform",
+                edit(lambda rng: inverted_weights),
+            )
         ]
     return [
         Condition("normal", "as it is"),
