@@ -496,8 +496,8 @@ def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) 
     across = min(len(shown), 3)
     down = -(-len(shown) // across)
     figure = Figure(figsize=(4.4 * across, 3.4 * down + 0.4), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).flat
-    for axis, (thing, by) in zip(panels, shown.items(), strict=False):
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for (thing, by), axis in zip(shown.items(), panels, strict=False):
         for n, found in enumerate(by):
             if found is None:
                 continue
@@ -518,7 +518,7 @@ def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) 
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
-    for axis in list(panels):
+    for axis in panels[len(shown) :]:
         axis.axis("off")
     _legend(figure, heads)
     return figure
