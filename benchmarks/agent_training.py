@@ -1,7 +1,8 @@
 """Training steps a second of playing agents, as a share of the slower of what nobody can do without.
 
     python benchmarks/agent_training.py [--quick] [--games s3ta-atari mask-a3c-atari s3ta-minatar] [--envs 1 4 16 64]
-                                        [--devices cpu cuda] [--precisions float32 bfloat16] [--rounds 3] [--threads N]
+                                        [--devices cpu cuda] [--precisions float32 bfloat16] [--unroll 20] [--rounds 3]
+                                        [--threads N]
 
 What nobody can do without are the bare environments, stepped with random actions, and the network's bare forward and
 backward pass over the same unrolls. The aim is a ratio of at least 0.8. The three take turns, and the fastest round of
@@ -65,10 +66,11 @@ def main() -> None:
     parser.add_argument("--envs", nargs="+", type=int, default=[1, 4, 16, 64])
     parser.add_argument("--devices", nargs="+", default=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--unroll", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    unroll, rounds = (4, 2) if options.quick else (20, options.rounds)
+    unroll, rounds = (4, 2) if options.quick else (options.unroll, options.rounds)
     print(
         f"{'agent':15} {'device':6} {'precision':9} {'envs':>4} {'training':>9} {'environment':>12} {'network':>9} "
         f"{'ratio':>6} {'MiB':>6} {'apart':>6}   (steps/s, unrolls of {unroll}, {options.threads} threads)"

@@ -394,6 +394,13 @@ CASES = {
 }
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of a run of a second would go into the picture of its curve, which `test_what_it_leaves` looks at."""
+    monkeypatch.setattr("foveate.agents.training.write_curve", lambda directory: None)
+
+
+@pytest.mark.usefixtures("undrawn")
 class TestResuming:
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_a_stopped_run_ends_as_one_left_alone(self, case: dict[str, Any], tmp_path: Path) -> None:
@@ -469,6 +476,7 @@ class TestRuns:
         assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
         assert list(tmp_path.glob("events*"))
 
+    @pytest.mark.usefixtures("undrawn")
     def test_acting_while_learning(self, tmp_path: Path) -> None:
         """The first unroll is played with the first weights; every later one with those before the last update."""
         settings = small(tmp_path, overlap=True)
@@ -485,6 +493,7 @@ class TestRuns:
         assert any(not torch.equal(learned[name], played[name]) for name in first)
         assert any(not torch.equal(played[name], first[name]) for name in first)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_workers_share_what_they_learn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two processes change the weights of a third, whose run is saved, and goes on."""
         counts, save = [], Run.save
@@ -517,6 +526,7 @@ class TestRuns:
         assert kept is not None and kept.numbers["updates"] == 12
         Trainer(settings).restore(kept)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_a_worker_s_loss_that_is_not_a_number_stops_the_run(self, tmp_path: Path) -> None:
         settings = small(
             tmp_path,
@@ -560,6 +570,7 @@ class TestRuns:
         # The update was not made either.
         assert all(bool(p.isfinite().all()) for p in trainer.agent.parameters())
 
+    @pytest.mark.usefixtures("undrawn")
     def test_a_full_disk_leaves_the_last_checkpoint(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As in TestResuming, but what ends the run is that no file may grow."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -79,7 +79,7 @@ class TestWhatIsKnownByConstruction:
             if name != "random play":
                 assert score == normal, name
         said = invert.findings(games, invert.conditions(player(by_place)), None, None, {}).sentences
-        assert "costs nothing" in said[-1] and " 0.0% [0.0, 0.0]" in said[0]
+        assert "inversion says nothing" in said[-1] and " 0.0% [0.0, 0.0]" in said[0]
 
     def test_brightness_alone(self, tmp_path: Path) -> None:
         games = played(player(by_brightness), tmp_path)
@@ -87,7 +87,7 @@ class TestWhatIsKnownByConstruction:
             assert games[name] == games["normal"], name
         assert min(games["normal"].scores) >= 1 and max(games["inverted"].scores) == 0
         said = invert.findings(games, invert.conditions(player(by_place)), None, None, {}).sentences
-        assert "does not need its map's shape" in said[-1] and "than every control" in said[-1]
+        assert "it is the brightness that costs" in " ".join(said) and "inversion says nothing" in said[-1]
 
     def test_place_alone(self, tmp_path: Path) -> None:
         games = played(player(by_place), tmp_path)
@@ -96,7 +96,8 @@ class TestWhatIsKnownByConstruction:
         for name in ("shuffled", "shuffled once"):
             assert difference(games["normal"], games[name]).low > 0
         said = invert.findings(games, invert.conditions(player(by_place)), None, None, {}).sentences
-        assert "does need its map's shape" in said[-1] and "constant, inverted, as bright" in said[-1]
+        assert "constant costs already 100% [100, 100]" in said[-1]
+        assert "not the brightness that costs" in " ".join(said) and "constant; so its drop" in said[-1]
         assert ": 100.0% [100.0, 100.0] less" in said[0]
 
     def test_the_value_alone(self, tmp_path: Path) -> None:
@@ -217,6 +218,6 @@ def test_sentences_have_the_papers_figures() -> None:
     agent = agent_of("MinAtar/Breakout-v1", "mask-a3c")
     found = invert.findings(scores, invert.conditions(agent), paper, None, {})
     assert "90.0% [90.0, 90.0] less" in found.sentences[0] and "96.34%" in found.sentences[0]
-    assert "than every control" in found.sentences[-1]
+    assert "constant costs already 56% [" in found.sentences[-1] and "claim holds" in found.sentences[-1]
     assert [row[0] for row in found.tables[1].rows] == ["normal", "inverted", "random play", "decrease (%)"]
     assert found.tables[1].rows[3][1:] == ["90.00 [90.00, 90.00]", "90.00", "96.34", "93.79"]

@@ -125,11 +125,7 @@ def evaluate_agent(
     """The same for an agent that is at hand, whose attention an `edit` may change; `tell` is told how many games have
     ended, and how many steps were played.
     """
-    for name in ("episodes", "parallel"):
-        if getattr(settings, name) < 1:
-            raise RequestError(f"--{name} is {getattr(settings, name)}; it must be at least 1")
-    if settings.max_steps is not None and settings.max_steps < 1:
-        raise RequestError(f"--max-steps is {settings.max_steps}; it must be at least 1")
+    check_amounts(episodes=settings.episodes, parallel=settings.parallel, max_steps=settings.max_steps)
     environment = chosen(agent, settings.env, settings.sticky, settings.max_steps)
     envs = min(settings.parallel, settings.episodes)
     games = Games([open_game(environment) for _ in range(envs)], environment, threads=settings.threads)
@@ -146,6 +142,13 @@ def evaluate_agent(
         sticky=environment.sticky,
         seed=settings.seed,
     )
+
+
+def check_amounts(**amounts: int | None) -> None:
+    """Raises RequestError where one that is given is not positive."""
+    for name, amount in amounts.items():
+        if amount is not None and amount < 1:
+            raise RequestError(f"--{name.replace('_', '-')} is {amount}; it must be at least 1")
 
 
 @runtime_checkable

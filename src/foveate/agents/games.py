@@ -13,13 +13,29 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from foveate.agents import screens
 from foveate.agents.screens import Box, ScreenName
 from foveate.errors import RequestError
 
 MINATAR = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+
+
+MINATAR_COLOURS = (
+    (0, 0, 0),
+    (64, 192, 87),
+    (250, 176, 5),
+    (34, 139, 230),
+    (224, 49, 49),
+    (204, 93, 232),
+    (32, 201, 151),
+    (253, 126, 20),
+    (230, 230, 230),
+    (116, 143, 252),
+    (240, 101, 149),
+)
+"""Of nothing, and of each channel."""
 
 
 @dataclass(frozen=True)
@@ -372,6 +388,8 @@ class GymGame:
         return Turn(self._picture(observation), float(reward), over, truncated and not terminated, False)
 
     def screen(self) -> UInt8[np.ndarray, "height width 3"]:
+        if self.settings.env.startswith("MinAtar/"):
+            return _painted(self.env.unwrapped.game.state())
         picture = np.asarray(self.env.render())
         return picture if picture.dtype == np.uint8 else (picture * 255).astype(np.uint8)
 
@@ -416,6 +434,12 @@ class GymGame:
         # Channels are last, but where the first axis alone could be one of colours.
         first = picture.shape[0] <= 4 < picture.shape[2]
         return picture if first else picture.transpose(2, 0, 1)
+
+
+def _painted(state: Bool[np.ndarray, "height width channels"]) -> UInt8[np.ndarray, "height width 3"]:
+    """Each channel in its own colour, the last one on top; in MinAtar's own picture the player is all but black."""
+    top = (state * np.arange(1, state.shape[2] + 1)).max(2)
+    return np.array(MINATAR_COLOURS, np.uint8)[top]
 
 
 def _action_names(env: Any, actions: int) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ Tracks = Mapping[str, Track]
 def tracks(trace: Trace) -> Tracks:
     """The things of a recorded game. Raises RequestError where it is of a game whose things are not known."""
     name = atari_name(trace.environment.env)
-    if name in ATARI:
+    if name is not None and name in ATARI:
         return ATARI[name](trace.column("ram").long())
     if trace.environment.env.startswith("MinAtar/"):
         return minatar(trace.column("observation"), channel_names(trace.environment))
@@ -43,15 +43,15 @@ def minatar(observation: UInt8[Tensor, "time channels height width"], names: tup
     """Each channel is a kind of thing, each pixel a place that it may be in."""
     time, _, height, width = observation.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = [x.flatten().float().expand(time, -1) for x in (rows, columns)]
-    return {name: Track(*places, observation[:, n].flatten(1) > 0) for n, name in enumerate(names)}
+    down, across = (x.flatten().float().expand(time, -1) for x in (rows, columns))
+    return {name: Track(down, across, observation[:, n].flatten(1) > 0) for n, name in enumerate(names)}
 
 
 def channel_names(settings: EnvironmentSettings) -> tuple[str, ...]:
     """What MinAtar calls the channels of a game, as words."""
     game = open_game(settings)
     assert isinstance(game, GymGame)
-    numbers: dict[str, int] = game.env.game.env.channels
+    numbers: dict[str, int] = game.env.unwrapped.game.env.channels
     return tuple(sorted((name.replace("_", " ") for name in numbers), key=lambda n: numbers[n.replace(" ", "_")]))
 
 

@@ -127,7 +127,6 @@ def train(settings: TrainSettings) -> Path:
     finally:
         trainer.close()
         run.close()
-        write_curve(run.directory)
     if stop.asked:
         raise KeyboardInterrupt(f"stopped at step {trainer.step}; a checkpoint is saved, --resume goes on from it")
     return run.directory / "agent"

@@ -67,22 +67,17 @@ class Budget:
             self._over.value = True
             self._changed.notify_all()
 
-    @property
-    def over(self) -> bool:
-        return bool(self._over.value)
-
     def take(self, steps: int) -> int | None:
         """Wait until there are any left, and take so many; gives how many the run has taken then, None at its end."""
-        parent = mp.parent_process()
+        run = mp.parent_process()
         with self._changed:
-            while self._taken.value >= self._until.value and not self.over:
-                # A killed run tells nobody.
-                if not self._changed.wait(LOOK) and parent is not None and not parent.is_alive():
-                    return None
-            if self.over:
-                return None
-            self._taken.value += steps
-            return int(self._taken.value)
+            # A killed run tells nobody that it is over.
+            while not self._over.value and (run is None or run.is_alive()):
+                if self._taken.value < self._until.value:
+                    self._taken.value += steps
+                    return int(self._taken.value)
+                self._changed.wait(LOOK)
+        return None
 
     def spent(self, told: int) -> bool:
         """Whether every step that may be taken was, and all of them are among the `told` ones: the workers wait."""
@@ -191,7 +186,7 @@ def _work(job: Job, agent: PlayingAgent, moments: Sequence[dict[str, Tensor]], r
             group["lr"] = learning_rate(job.learning, min(taken / job.steps, 1.0))
         optimiser.step()
         reports.put(Report(unroll.scores.tolist(), unroll.lengths.tolist(), unroll.steps, told))
-    environments.close()
-    if budget.over:
+    else:
         # Nobody reads any more: do not wait for what is still in the pipe.
         reports.cancel_join_thread()
+    environments.close()

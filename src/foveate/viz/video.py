@@ -52,7 +52,7 @@ def overlay(
     if blend == "reproduction":
         return ((large + 255 * light) / 2).astype(np.uint8)
     # The glow shows attention to what is black.
-    return (large * (0.3 + 0.7 * light) + 0.3 * light * np.array(MARK, np.float32)).clip(0, 255).astype(np.uint8)
+    return (large * (0.4 + 0.6 * light) + 0.5 * light * np.array(MARK, np.float32)).clip(0, 255).astype(np.uint8)
 
 
 def between(centres: Shaped[np.ndarray, " cells"], size: int, zoom: int = 1) -> Float[np.ndarray, "pixels cells"]:

@@ -147,7 +147,8 @@ def shape(mass: Float[Tensor, "time rows columns"], rng: torch.Generator) -> Sha
     peak = mass.flatten(1).amax(1)
     means = over_blocks(torch.stack([nats, nats / uniform, peak], 1), None, rng)
     mean = mass.mean(0)
-    return Shape(*(means.interval(n) for n in range(3)), columns=mean.sum(0).tolist(), rows=mean.sum(1).tolist())
+    spread, share, heaviest = (means.interval(n) for n in range(3))
+    return Shape(spread, share, heaviest, columns=mean.sum(0).tolist(), rows=mean.sum(1).tolist())
 
 
 def follow(
@@ -363,5 +364,5 @@ def draw_following(found: Mapping[str, Mapping[str, Followed]], heads: Sequence[
     drawing.dots(axes, names, series)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_xlabel("mass on it, less the control")
-    axes.legend(fontsize=9, loc="best")
+    figure.legend(fontsize=9, loc="outside upper right", ncols=len(heads))
     return figure

@@ -25,7 +25,7 @@ from foveate.agents.analysis.edits import Change, of_head
 from foveate.agents.analysis.findings import Table
 from foveate.agents.analysis.subject import Subject
 from foveate.agents.envs import Games, VectorStep
-from foveate.agents.evaluation import Played, chosen, play_out
+from foveate.agents.evaluation import Played, check_amounts, chosen, play_out
 from foveate.agents.games import EnvironmentSettings, atari_name, open_game
 from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Edit, State
 from foveate.agents.player import Player
@@ -91,11 +91,7 @@ def play_all(
     `also` names what else they depend on, in JSON. Raises RequestError where the file has games already and going on
     was not asked for, or has those of another agent or of other settings.
     """
-    for name in ("episodes", "parallel"):
-        if getattr(play, name) < 1:
-            raise RequestError(f"--{name} is {getattr(play, name)}; it must be at least 1")
-    if play.max_steps is not None and play.max_steps < 1:
-        raise RequestError(f"--max-steps is {play.max_steps}; it must be at least 1")
+    check_amounts(episodes=play.episodes, parallel=play.parallel, max_steps=play.max_steps)
     environment = chosen(agent, subject.env, subject.sticky, play.max_steps)
     about = _settings(agent, subject, play, environment) | dict(also or {})
     kept = Kept(subject.output / "games.json", about, resume=play.resume)
@@ -278,6 +274,26 @@ def ratio(a: Played, b: Played) -> Interval | None:
     return bootstrap_ratio(column(a, b), torch.Generator().manual_seed(0))
 
 
+def share_of_cost(normal: Played, a: Played, b: Played) -> Interval:
+    """What a costs in per cent of what b does, of normal; b must cost something."""
+    costs = column(normal) - column(a, b)
+    share = bootstrap_ratio(costs, torch.Generator().manual_seed(0))
+    return Interval(100 * share.mean, 100 * share.low, 100 * share.high)
+
+
+def few_games(games: Played, protocol: Mapping[str, Any]) -> list[str]:
+    """A warning where games are many, and what was played is not."""
+    different, count = len(set(games.scores)), len(games.scores)
+    only_noops = protocol.get("actions") == "greedy" and not protocol.get("sticky") and protocol.get("noops") != "none"
+    if not protocol or not only_noops or 2 * different > count:
+        return []
+    return [
+        f"Nothing but no-ops tells the games of a greedy agent without sticky actions apart: these {count} have "
+        f"{different} different scores as it is. So the intervals are of starts, and too narrow for other play; "
+        "--sticky 0.25 or --sample makes games differ."
+    ]
+
+
 def spelled(value: Interval, digits: int = 1, unit: str = "") -> str:
     """A mean and its interval for a person."""
     return f"{value.mean:.{digits}f}{unit} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
@@ -292,6 +308,7 @@ def scores_numbers(games: Played) -> dict[str, Any]:
     """All of a condition, for a program."""
     return {
         "games": len(games.scores),
+        "different_scores": len(set(games.scores)),
         **asdict(mean(games)),
         "max": max(games.scores),
         "min": min(games.scores),
@@ -311,13 +328,24 @@ def scores_table(games: Mapping[str, Played], conditions: Sequence[Condition], c
             f"{max(score.scores):g}",
             f"{min(score.scores):g}",
             str(len(score.scores)),
+            str(len(set(score.scores))),
             f"{sum(score.lengths) / len(score.lengths):.0f}",
             str(sum(score.cut)),
             means[name],
         ]
         for name, score in games.items()
     ]
-    columns = ("condition", "mean score", "max", "min", "games", "mean steps", "cut off", "what it is")
+    columns = (
+        "condition",
+        "mean score",
+        "max",
+        "min",
+        "games",
+        "different scores",
+        "mean steps",
+        "cut off",
+        "what it is",
+    )
     return Table(caption, columns, rows)
 
 

@@ -58,8 +58,13 @@ def tinted(
     """A grey screen with a colour over it where a map is strong, by its own maximum."""
     zoom = zoom_of(screen)
     grey = screen.mean(2, dtype=np.float32).repeat(zoom, 0).repeat(zoom, 1)[:, :, None] * 0.7
-    down, across = between(row_centres, screen.shape[0], zoom), between(column_centres, screen.shape[1], zoom)
-    share = (down @ (strength / max(float(strength.max()), 1e-30)).astype(np.float32) @ across.T)[:, :, None]
+    # A rim of nothing: beyond what the map covers there is none of it.
+    strength = np.pad(strength / max(float(strength.max()), 1e-30), 1).astype(np.float32)
+    down, across = (
+        between(np.array([2 * c[0] - c[1], *c, 2 * c[-1] - c[-2]]), size, zoom)
+        for c, size in ((row_centres, screen.shape[0]), (column_centres, screen.shape[1]))
+    )
+    share = (down @ strength @ across.T)[:, :, None]
     # The root shows what is weak too.
     share = np.sqrt(share.clip(0, 1))
     return (grey * (1 - share) + np.array(colour, np.float32) * share).astype(np.uint8)
@@ -98,6 +103,39 @@ def sheet(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[UInt8[np.nd
         line[0].set_ylabel(name, fontsize=10, parse_math=False)
     for axis, name in zip(grid[0], columns, strict=True):
         axis.set_title(name, fontsize=10, parse_math=False)
+    return figure
+
+
+def strips(
+    columns: Sequence[str], rows: Sequence[tuple[str, Sequence[UInt8[np.ndarray, "_ _ 3"]]]], long: int
+) -> Figure:
+    """Long rows of pictures, in parts of `long` one below the other: a name above each column, one beside each row.
+
+    A part is a single picture, as laying out a hundred small ones takes longer than an analysis.
+    """
+    from matplotlib.figure import Figure
+
+    high, wide = rows[0][1][0].shape[:2]
+    gap = max(wide // 30, 2)
+    parts = [range(first, min(first + long, len(columns))) for first in range(0, len(columns), long)]
+    across = 12.5 / long
+    figure = Figure(
+        figsize=(12.9, (across * (high + gap) / (wide + gap) * len(rows) + 0.35) * len(parts)), layout="constrained"
+    )
+    for axis, part in zip(figure.subplots(len(parts), 1, squeeze=False)[:, 0], parts, strict=True):
+        whole = np.full((len(rows) * (high + gap) - gap, long * (wide + gap) - gap, 3), 222, np.uint8)
+        for line, (_, pictures) in enumerate(rows):
+            for place, number in enumerate(part):
+                top, left = line * (high + gap), place * (wide + gap)
+                whole[top : top + high, left : left + wide] = pictures[number]
+        axis.imshow(whole, interpolation="nearest")
+        axis.set_xticks([n * (wide + gap) + wide / 2 for n in range(len(part))], [columns[n] for n in part], fontsize=8)
+        axis.set_yticks([n * (high + gap) + high / 2 for n in range(len(rows))], [name for name, _ in rows], fontsize=9)
+        axis.tick_params(length=0, labeltop=True, labelbottom=False)
+        axis.tick_params(axis="y", labelrotation=90)
+        for label in axis.get_yticklabels():
+            label.set_verticalalignment("center")
+        axis.spines[:].set_visible(False)
     return figure
 
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,13 @@ class Picture:
     figure: Figure
     caption: str
 
+    @cached_property
+    def png(self) -> bytes:
+        """Drawn once, for its file and for the page."""
+        drawn = io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=130)
+        return drawn.getvalue()
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -84,10 +92,11 @@ class Findings:
         try:
             place.mkdir(parents=True, exist_ok=True)
             for name, picture in self.pictures.items():
-                for kind in ("png", "svg"):
-                    temporary = place / f"{name}.{kind}.tmp"
-                    picture.figure.savefig(temporary, format=kind, dpi=130)
-                    os.replace(temporary, place / f"{name}.{kind}")
+                temporary = place / f"{name}.tmp"
+                temporary.write_bytes(picture.png)
+                os.replace(temporary, place / f"{name}.png")
+                picture.figure.savefig(temporary, format="svg")
+                os.replace(temporary, place / f"{name}.svg")
             write_atomically(place / "numbers.json", self.to_json() + "\n")
             write_atomically(place / "index.html", page(self.title, [section(self)]))
         except OSError as error:
@@ -158,9 +167,7 @@ def _table(table: Table) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    drawn = io.BytesIO()
-    picture.figure.savefig(drawn, format="png", dpi=130)
-    data = base64.b64encode(drawn.getvalue()).decode()
+    data = base64.b64encode(picture.png).decode()
     caption = escape(picture.caption)
     return (
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>\n'

@@ -14,6 +14,7 @@ from foveate.agents.analysis.conditions import (
     Condition,
     Play,
     difference,
+    few_games,
     looked_at,
     mean,
     play_all,
@@ -182,7 +183,7 @@ def findings(
         question="Does the agent use what it attends to faintly? S3TA, section A.6, equations 12 and 13, Table 5; with "
         "as many cells cut at random beside it.",
         protocol=protocol,
-        sentences=sentences(games, leaves, relative, against, over, paper),
+        sentences=[*sentences(games, leaves, relative, against, over, paper), *few_games(whole, protocol)],
         numbers={
             "conditions": {name: scores_numbers(score) for name, score in games.items()},
             "relative_score": {name: None if part is None else asdict(part) for name, part in relative.items()},
@@ -228,16 +229,19 @@ def sentences(
         + ("" if paper is None or near != PAPER_THRESHOLD else f" The paper has {paper[0]:.0f}% ± {paper[1]:.0f}%.")
     )
     other = relative[random_name(near)]
-    said.append(
-        f"With as many cells cut at random the score is {spelled(mean(games[random_name(near)]))}"
-        + ("" if other is None else f", {_percent(other)}%")
-        + ". "
-        + {
-            1: "So it matters which cells are cut, and the bright ones are those that count.",
-            0: "The two are not told apart: nothing shows here that the bright cells are those that count.",
-            -1: "That is more: the agent needs the faint cells, and the attention does not show what it uses.",
-        }[over[near].sign]
-    )
+    if leaves[near].cells > 0.999:
+        said.append("Next to nothing of these maps lies below that: this threshold says nothing of them.")
+    else:
+        said.append(
+            f"With as many cells cut at random the score is {spelled(mean(games[random_name(near)]))}"
+            + ("" if other is None else f", {_percent(other)}%")
+            + ". "
+            + {
+                1: "So it matters which cells are cut, and the bright ones are those that count.",
+                0: "The two are not told apart: nothing shows here that the bright cells are those that count.",
+                -1: "That is more: the agent needs the faint cells, and the attention does not show what it uses.",
+            }[over[near].sign]
+        )
     if len(unharmed) == len(cuts):
         said.append("No threshold costs score that these games show.")
     else:

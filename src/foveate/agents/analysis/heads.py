@@ -20,6 +20,7 @@ from foveate.agents.analysis.conditions import (
     ValueChanged,
     difference,
     effects_picture,
+    few_games,
     mean,
     play_all,
     protocol,
@@ -173,7 +174,7 @@ def findings(
         question="What is each head good for? Its map is knocked out, its query swapped with another's, or frozen, as "
         "the agent plays. Beyond the papers.",
         protocol=protocol,
-        sentences=sentences(games, effects, parts, value),
+        sentences=[*sentences(games, effects, parts, value), *few_games(normal, protocol)],
         numbers={
             "conditions": {name: scores_numbers(score) for name, score in games.items()},
             "less_normal": {name: asdict(by) for name, by in effects.items()},

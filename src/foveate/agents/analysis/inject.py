@@ -39,6 +39,10 @@ ARMS = ("without", "with", "patch")
 """As it is; with the sprite; with a patch from elsewhere on the same screen, in the sprite's outline."""
 
 
+NOTICED = 0.005
+"""Share of a map: to have moved by less is not said to be a move, however sure it is."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Paste something into what the agent sees: does it look there, and does it act otherwise?"""
@@ -431,7 +435,7 @@ def _change(i: Interval) -> str:
 
 def _sentences(sprite: str, looks: dict[str, Look], acts: Act, plays: Play) -> list[str]:
     said = []
-    drawn = {head: found for head, found in looks.items() if found.moved.sign > 0}
+    drawn = {head: found for head, found in looks.items() if found.moved.low > 0 and found.moved.mean >= NOTICED}
     if drawn:
         most = max(drawn, key=lambda head: drawn[head].moved.mean)
         found = drawn[most]

@@ -16,6 +16,7 @@ from foveate.agents.analysis.conditions import (
     ValueChanged,
     decrease,
     difference,
+    few_games,
     mean,
     picture,
     play_all,
@@ -23,6 +24,7 @@ from foveate.agents.analysis.conditions import (
     ratio,
     scores_numbers,
     scores_table,
+    share_of_cost,
     spelled,
     value_changed,
 )
@@ -44,6 +46,10 @@ from foveate.agents.games import atari_name
 from foveate.agents.models.interface import Edit
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
+
+AS_BRIGHT = "inverted, as bright"
+WRONG = ("shuffled", "shuffled once", "constant")
+"""Maps that know nothing of what the agent's mark, but have its mean."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def conditions(agent: PlayingAgent) -> list[Condition]:
         upside_down = [
             Condition("inverted", "1 - M (equation 2)", edit(lambda rng: inverted)),
             Condition(
-                "inverted, as bright",
+                AS_BRIGHT,
                 "1 - M, times what makes its mean that of M",
                 edit(lambda rng: lambda maps: as_bright(inverted(maps), maps)),
             ),
@@ -80,7 +86,11 @@ def conditions(agent: PlayingAgent) -> list[Condition]:
             return lambda rng: Edit(maps=make(rng))
 
         upside_down = [
-            Condition("inverted", "(max A - A), divided by its sum, in every head", edit(lambda rng: inverted_weights))
+            Condition(
+                "inverted",
+                "(max A - A), divided by its sum, in every head: of a peaked map next to uniform",
+                edit(lambda rng: inverted_weights),
+            )
         ]
     return [
         Condition("normal", "as it is"),
@@ -157,7 +167,7 @@ def findings(
         question="Does the agent need its attention to lie where it lies? Mask A3C, section 4.4, Tables 2 and 3, which "
         "have normal, inverted and random play; the other conditions are controls that they lack.",
         protocol=protocol,
-        sentences=sentences(games, losses, against, paper, value),
+        sentences=[*sentences(games, losses, against, paper, value), *few_games(normal, protocol)],
         numbers={
             "conditions": {name: scores_numbers(score) for name, score in games.items()},
             "decrease_percent": {name: None if part is None else asdict(part) for name, part in losses.items()},
@@ -221,7 +231,7 @@ def sentences(
     said = [
         f"With its attention inverted the agent scores {spelled(mean(games['inverted']))}, as it is "
         f"{spelled(mean(games['normal']))}, in {count} games each"
-        + ("." if lost is None else f": {spelled(lost, 1, '%')} less.")
+        + ("." if lost is None else f": {_less(lost, 1)}.")
         + theirs
     ]
     said.append(
@@ -229,26 +239,18 @@ def sentences(
         + _compared(against["random play"], "better by", "worse by", "not told from it, the difference being")
         + "."
     )
-    controls = [name for name in games if name not in ("normal", "inverted", "random play")]
+    if AS_BRIGHT in games:
+        said.append(brightness(games))
+    controls = [name for name in WRONG if name in games]
     said.append(
-        "Controls: "
+        "Maps that are wrong without being the inverse, of the same mean: "
         + "; ".join(
-            f"{name} {spelled(mean(games[name]))}"
-            + ("" if (part := losses[name]) is None else f", {spelled(part, 0, '%')} less")
+            f"{name} {spelled(mean(games[name]))}" + ("" if (part := losses[name]) is None else f", {_less(part, 0)}")
             for name in controls
         )
         + "."
     )
-    worse = [name for name in controls if against[name].sign < 0]
-    same = [name for name in controls if against[name].sign == 0]
-    better = [name for name in controls if against[name].sign > 0]
-    parts = [
-        f"{verb} {', '.join(names)}"
-        for verb, names in (("lower than", worse), ("not told from", same), ("higher than", better))
-        if names
-    ]
-    said.append(f"In games that begin alike the inverted agent scores {'; '.join(parts)}.")
-    said.append(verdict(games, same + better))
+    said.append(verdict(games, controls))
     if value is not None:
         said.append(
             f"The value's mask inverted moves the mean value from {value.value:.2f} to {value.changed:.2f}, and "
@@ -261,24 +263,55 @@ def sentences(
     return said
 
 
-def verdict(games: Mapping[str, Played], as_bad: Sequence[str]) -> str:
-    """What the controls, of which `as_bad` cost no less than the inversion, leave of the paper's conclusion."""
-    if difference(games["normal"], games["inverted"]).sign <= 0:
-        return "Inversion costs nothing that these games show: what the attention marks is not what play depends on."
-    shape = difference(games["normal"], games["constant"])
-    if shape.sign > 0:
-        needed = f"The agent does need its map's shape: levelled to the same mean it loses {spelled(shape)} points"
+def brightness(games: Mapping[str, Played]) -> str:
+    """Whether the inversion costs because it changes the mask's mean."""
+    bright = games[AS_BRIGHT]
+    costs = difference(games["normal"], bright).sign > 0
+    return (
+        f"An inverted mask also has another mean; made as bright as the mask was, it leaves {spelled(mean(bright))}: "
+        + ("it is not the brightness that costs." if costs else "it is the brightness that costs, not the place.")
+    )
+
+
+def verdict(games: Mapping[str, Played], controls: Sequence[str]) -> str:
+    """What the controls, which know nothing of what the map marks, leave of the paper's conclusion.
+
+    They have the map's mean, and so are compared with the inversion that has it too.
+    """
+    normal, fair = games["normal"], games[AS_BRIGHT if AS_BRIGHT in games else "inverted"]
+    if difference(normal, fair).sign <= 0:
+        return "So inversion says nothing for this map: at the same mean it costs nothing that these games show."
+    costly = [name for name in controls if difference(normal, games[name]).sign > 0]
+    harmless = [name for name in controls if name not in costly]
+    said = []
+    if costly:
+        shares = [(name, share_of_cost(normal, games[name], fair)) for name in costly]
+        said.append(
+            "Of the points that inversion at the same mean costs, "
+            + "; ".join(f"{name} costs already {spelled(share, 0, '%')}" for name, share in shares)
+            + ": so much is due to the map's being wrong, not to its being the inverse."
+        )
+    if harmless:
+        said.append(f"Play does not suffer where the map is {', '.join(harmless)}: it does not need its own shape.")
+    no_worse = [name for name in controls if difference(fair, games[name]).sign >= 0]
+    if no_worse:
+        said.append(
+            f"Inversion costs no more than {', '.join(no_worse)}; so its drop does not show that the map marks what is "
+            "useful."
+        )
     else:
-        needed = (
-            "The agent does not need its map's shape: levelled to the same mean everywhere it plays as well (normal "
-            f"less levelled: {spelled(shape)})"
+        said.append(
+            "Inversion costs more than each of them, as it must if the map marks what is useful: here the paper's "
+            "claim holds against its controls."
         )
-    if as_bad:
-        return (
-            f"{needed}. But the drop under inversion alone does not show that the map marks what is useful: "
-            f"{', '.join(as_bad)}, which know nothing of what it marks, cost no less."
-        )
-    return f"{needed}. Inversion costs more than every control, as it must if the map marks what is useful."
+    return " ".join(said)
+
+
+def _less(lost: Interval, digits: int) -> str:
+    """A decrease in per cent, or an increase."""
+    if lost.mean >= 0:
+        return f"{spelled(lost, digits, '%')} less"
+    return f"{spelled(Interval(-lost.mean, -lost.high, -lost.low), digits, '%')} more"
 
 
 def _compared(by: Interval, above: str, below: str, neither: str) -> str:

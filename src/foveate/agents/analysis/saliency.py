@@ -15,6 +15,7 @@ import torch
 import tyro
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import drawing
@@ -94,9 +95,7 @@ def analyse(settings: Settings) -> Findings:
     stride = settings.stride or (1 if small(agent.observation) else 4)
     steps = [int((n + 0.5) * trace.steps / settings.frames) for n in range(settings.frames)]
     seen = [examine(trace, step, agent, blur, stride) for step in steps]
-    cells = {
-        name: torch.stack([to_cells(s.saliency[name], agent.network.grid).flatten() for s in seen]) for name in OUTPUTS
-    }
+    cells = {name: torch.stack([to_cells(s.saliency[name], agent.network.grid) for s in seen]) for name in OUTPUTS}
     protocol = {
         **settings.subject.protocol(agent),
         **settings.recording.protocol(trace),
@@ -113,7 +112,7 @@ def analyse(settings: Settings) -> Findings:
         ("Does what changes policy and value when it is blurred lie where the agent looks? (S3TA, section 4.7)"),
     )
     if not agent.heads:
-        shares = {name: concentration(cells[name]) for name in OUTPUTS}
+        shares = {name: concentration(cells[name].flatten(1)) for name in OUTPUTS}
         said = [
             "This agent has no attention to compare with. "
             + " ".join(
@@ -125,7 +124,7 @@ def analyse(settings: Settings) -> Findings:
         ]
         numbers = {name: {"top_tenth": share and asdict(share)} for name, share in shares.items()}
         return Findings("saliency", title, question, protocol, said, numbers, pictures=figures)
-    maps = torch.stack([s.maps for s in seen]).flatten(2)
+    maps = torch.stack([s.maps for s in seen])
     names = list(agent.heads)
     if len(names) > 1:
         maps, names = torch.cat([maps, maps.mean(1, keepdim=True)], 1), [*names, "all heads"]
@@ -287,7 +286,7 @@ def to_cells(saliency: Float[Tensor, "height width"], grid: Grid) -> Float[Tenso
     def nearest(size: int, cells: int, first: float, step: float) -> Tensor:
         centres = first + step * torch.arange(cells)
         mine = (torch.arange(size)[:, None] - centres).abs().argmin(1)
-        pixels = torch.nn.functional.one_hot(mine, cells).float()
+        pixels = F.one_hot(mine, cells).float()
         return pixels / pixels.sum(0).clamp(min=1)
 
     height, width = saliency.shape
@@ -320,6 +319,8 @@ class Agreement:
     """Spearman's, over the cells of a map."""
     share_inside: Measure
     """Share of the saliency that lies in the tenth of the cells with the most attention."""
+    share_near: Measure
+    """The same of those cells and the ones beside them: a cell's features come from its neighbours too."""
     frames: int
 
     def numbers(self) -> dict[str, Any]:
@@ -327,27 +328,35 @@ class Agreement:
 
 
 def agreement(
-    maps: Float[Tensor, "frames cells"], saliency: Float[Tensor, "frames cells"], rng: torch.Generator
+    maps: Float[Tensor, "frames rows columns"], saliency: Float[Tensor, "frames rows columns"], rng: torch.Generator
 ) -> Agreement | None:
     """How attention and saliency agree; None where fewer than two frames have any saliency."""
-    some = saliency.sum(1) > 0
-    maps, saliency = maps[some], saliency[some]
+    some = saliency.sum((1, 2)) > 0
+    shape = maps.shape[1:]
+    maps, saliency = maps[some].flatten(1), saliency[some].flatten(1)
     frames = len(maps)
     if frames < 2:
         return None
-    orders = torch.rand(SHUFFLES, maps.shape[1], generator=rng).argsort(1)
+    # Of each frame its own, or one unlucky order would tell of all frames alike.
+    orders = torch.rand(frames, SHUFFLES, maps.shape[1], generator=rng).argsort(2)
 
-    def measure(looked: Tensor, salient: Tensor) -> Measure:
-        all_pairs = salient @ looked.T
+    def beside(cells: Float[Tensor, "*n cells"]) -> Float[Tensor, "*n cells"]:
+        return F.max_pool2d(cells.reshape(-1, 1, *shape), 3, 1, 1).view(cells.shape)
+
+    def measure(looked: Tensor, salient: Tensor, widened: Callable[[Tensor], Tensor] = lambda x: x) -> Measure:
+        all_pairs = salient @ widened(looked).T
         actual = all_pairs.diagonal()
         other = (all_pairs.sum(1) - actual) / (frames - 1)
-        shuffled = torch.einsum("fc,fsc->fs", salient, looked[:, orders]).mean(1)
+        mixed = looked[:, None].expand_as(orders).gather(2, orders)
+        shuffled = torch.einsum("fc,fsc->fs", salient, widened(mixed)).mean(1)
         values = torch.stack([actual, shuffled, other, actual - shuffled, actual - other], 1)
         return Measure(*bootstrap_means(values.float(), rng))
 
+    share, tops = saliency.double() / saliency.double().sum(1, keepdim=True), top_cells(maps)
     return Agreement(
         rank_correlation=measure(standard_ranks(maps), standard_ranks(saliency)),
-        share_inside=measure(top_cells(maps), saliency.double() / saliency.double().sum(1, keepdim=True)),
+        share_inside=measure(tops, share),
+        share_near=measure(tops, share, beside),
         frames=frames,
     )
 
@@ -410,7 +419,9 @@ def _sentences(found: dict[str, dict[str, Agreement | None]], names: Sequence[st
             f"{_verdict(attention, output, whole)}: rank correlation {_signed(ranks.actual)}, against "
             f"{ranks.shuffled.mean:.2f} for the map shuffled and {ranks.other_time.mean:.2f} for the map of another "
             f"time; the tenth of the cells with the most attention holds {_percent(share.actual)} of the saliency, "
-            f"against {share.shuffled.mean:.0%} and {share.other_time.mean:.0%}."
+            f"against {share.shuffled.mean:.0%} and {share.other_time.mean:.0%}; with the cells beside those it is "
+            f"{whole.share_near.actual.mean:.0%}, against {whole.share_near.shuffled.mean:.0%} and "
+            f"{whole.share_near.other_time.mean:.0%}."
         )
         if main != output and len(names) > 1:
             heads = {n: a for n, a in found[output].items() if a is not None and n != main}
@@ -434,13 +445,18 @@ def _verdict(attention: str, output: str, found: Agreement) -> str:
 def _table(output: str, heads: dict[str, Agreement | None]) -> Table:
     beside = ["shuffled", "another time", "difference"]
     rows = [
-        [head, *_cells(found.rank_correlation, _signed), *_cells(found.share_inside, _percent)]
+        [
+            head,
+            *_cells(found.rank_correlation, _signed),
+            *_cells(found.share_inside, _percent),
+            *_cells(found.share_near, _percent),
+        ]
         for head, found in heads.items()
         if found is not None
     ]
     return Table(
         f"{output} saliency and attention; the difference is from another time's map",
-        ["head", "rank correlation", *beside, "share in the top tenth", *beside],
+        ["head", "rank correlation", *beside, "share in the top tenth", *beside, "or beside it", *beside],
         rows,
     )
 

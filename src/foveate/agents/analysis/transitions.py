@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ from foveate.viz.video import overlay
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STRIP = 15
-"""Frames of the strip, as in Figure 13."""
+STRIP = 16
+"""Frames of the strip, in two rows; Figure 13 has 15."""
 
 SMOOTH = 5
 """Steps that the value is averaged over before its turning points are sought."""
@@ -283,7 +283,7 @@ def points_table(points: Sequence[TurningPoint]) -> Table:
 
 
 def draw_strip(trace: Trace, agent: PlayingAgent, start: int) -> Figure:
-    """Rows of five steps: the screen, then each head's map over it (Figure 13)."""
+    """The screen, then each head's map over it, step by step (Figure 13)."""
     steps = list(range(start, min(start + STRIP, trace.steps)))
     rows, columns = drawing.centres(agent, trace)
     screens, maps, titles = [], [], []
@@ -300,33 +300,7 @@ def draw_strip(trace: Trace, agent: PlayingAgent, start: int) -> Figure:
         lines.append(
             (head, [overlay(s, m[n] / most[n], rows, columns, zoom) for s, m in zip(screens, maps, strict=True)])
         )
-    return _stacked(titles, lines, 5)
-
-
-def _stacked(titles: Sequence[str], lines: Sequence[tuple[str, Sequence[Any]]], across: int) -> Figure:
-    """A long strip in parts, one below the other."""
-    from matplotlib.figure import Figure
-
-    parts = -(-len(titles) // across)
-    high, wide = lines[0][1][0].shape[:2]
-    size = 2.0
-    figure = Figure(
-        figsize=(size * across + 0.4, (size * high / wide * len(lines) + 0.35) * parts), layout="constrained"
-    )
-    for number, part in enumerate(np.atleast_1d(figure.subfigures(parts, 1))):
-        axes = part.subplots(len(lines), across, squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        for line, (name, pictures) in zip(axes, lines, strict=True):
-            for axis, picture in zip(line, pictures[number * across : (number + 1) * across], strict=False):
-                axis.axis("on")
-                axis.imshow(picture, interpolation="nearest")
-                axis.set_xticks([])
-                axis.set_yticks([])
-            line[0].set_ylabel(name, fontsize=9, parse_math=False)
-        for axis, title in zip(axes[0], titles[number * across : (number + 1) * across], strict=False):
-            axis.set_title(title, fontsize=8, parse_math=False)
-    return figure
+    return drawing.strips(titles, lines, STRIP // 2)
 
 
 def draw_value(trace: Trace, agent: PlayingAgent, points: Sequence[TurningPoint]) -> Figure:

@@ -71,7 +71,8 @@ class Lead:
     """Mass less control at the best lag; its interval allows for the best having been chosen among all lags."""
     tilt: Interval
     """The mean excess of all lags above 0 less that of all below: attention on where a thing will be, more than on
-    where it was. It is 0 without look-ahead and delay, as the way of a thing is as like itself back as ahead."""
+    where it was. A thing that moves as often one way as the other is as near back as ahead, which makes it 0 without
+    look-ahead or delay; of one that always goes the same way it says less."""
 
     @property
     def follows(self) -> bool:
@@ -130,7 +131,8 @@ def analyse(settings: Settings) -> Findings:
         **settings.recording.protocol(trace),
         "mass": "of each map, by its sum over the cells",
         "radius": f"{settings.radius:g} cells",
-        "lags": f"{lags[0]} to {lags[-1]} steps, within a life",
+        "lags": f"{lags[0]} to {lags[-1]} steps; of all of them those steps that have them all in one life",
+        "limits": "where all games go alike, a head that keeps time with them cannot be told from one that follows",
         "control": CONTROL,
         "tripwire": f"cells with a mean mass of at least {HEAVY:g} times a uniform map's, and a standard deviation "
         f"over time of at most {STEADY:g} times the mean",
@@ -203,13 +205,17 @@ def lead(
     rng: torch.Generator,
 ) -> list[Lead | None]:
     """Of each head; None where the thing is too rarely seen."""
+    # The same steps for every lag: those whose whole neighbourhood is of one life.
+    known = torch.stack([shifted(place, life, lag)[1] for lag in lags]).all(0)
+    if not known.any():
+        return [None] * mass.shape[1]
     actual, control, counted = [], [], []
     for lag in lags:
-        later, known = shifted(place, life, lag)
-        on, by_chance = mass_on(mass, later)
+        later = shifted(place, life, lag)[0][known]
+        on, by_chance = mass_on(mass[known], later)
         actual.append(on)
         control.append(by_chance)
-        counted.append(known & later.flatten(1).any(1))
+        counted.append(later.flatten(1).any(1))
     times = torch.stack(counted, 1)
     masses, chances = torch.stack(actual, 2), torch.stack(control, 2)
     return [_lead(masses[:, n], chances[:, n], times, lags, rng) for n in range(mass.shape[1])]
@@ -322,7 +328,7 @@ def lead_sentences(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[s
     known = [(head, thing, by[n]) for thing, by in leads.items() for n, head in enumerate(heads)]
     pairs = [(h, t, found) for h, t, found in known if found is not None]
     followed = sorted([p for p in pairs if p[2].follows], key=lambda p: -p[2].excess.mean)
-    tilted = [p for p in pairs if p[2].tilt.sign]
+    tilted = sorted((p for p in pairs if p[2].tilt.sign), key=lambda p: -abs(p[2].tilt.mean))
     leaning = [
         f"More on where a thing will be than on where it was: {_tilts([p for p in tilted if p[2].tilt.sign > 0])}; the "
         f"other way round: {_tilts([p for p in tilted if p[2].tilt.sign < 0])}; of {len(pairs)} pairs."
@@ -359,7 +365,9 @@ def lead_sentences(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[s
 
 
 def _tilts(pairs: Sequence[tuple[str, str, Lead]]) -> str:
-    return ", ".join(f"{head} on the {thing} ({_show(found.tilt)})" for head, thing, found in pairs) or "none"
+    words = [f"{head} on the {thing} ({_show(found.tilt)})" for head, thing, found in pairs]
+    more = f" and {len(words) - 4} more" if len(words) > 4 else ""
+    return ", ".join(words[:4]) + more or "none"
 
 
 def _words(head: str, thing: str, lead: Lead) -> str:
@@ -488,8 +496,8 @@ def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) 
     across = min(len(shown), 3)
     down = -(-len(shown) // across)
     figure = Figure(figsize=(4.4 * across, 3.4 * down + 0.4), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).flat
-    for axis, (thing, by) in zip(panels, shown.items(), strict=False):
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
+    for (thing, by), axis in zip(shown.items(), panels, strict=False):
         for n, found in enumerate(by):
             if found is None:
                 continue
@@ -510,7 +518,7 @@ def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) 
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
-    for axis in list(panels):
+    for axis in panels[len(shown) :]:
         axis.axis("off")
     _legend(figure, heads)
     return figure

@@ -238,7 +238,7 @@ def draw_maps(trace: Trace, agent: PlayingAgent, start: int) -> Figure:
     for n, head in enumerate(trace.heads):
         pictures = [drawing.signed(s, m[n] / most[n], rows, columns) for s, m in zip(screens, maps, strict=True)]
         lines.append((head, pictures))
-    return drawing.sheet([str(step) for step in steps], lines)
+    return drawing.strips([str(step) for step in steps], lines, FRAMES)
 
 
 def draw_over_time(shares: Float[Tensor, "time heads"], heads: Sequence[str]) -> Figure:

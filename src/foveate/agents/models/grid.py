@@ -67,7 +67,7 @@ class SameConv(nn.Module):
         self.conv = nn.Conv2d(channels, out, kernel, stride, padding=(top, left) if self._even else 0)
         if channels == 1:
             # The memory order of a grey picture says nothing; unless the weights say it, this takes five times as long.
-            self.conv.to(memory_format=torch.channels_last)
+            self.conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n out rows columns"]:
         return self.conv(x if self._even else F.pad(x, self.padding))
