@@ -17,10 +17,10 @@ from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import drawing
+from foveate.agents.analysis.blur import ATARI, MINATAR, in_words
 from foveate.agents.analysis.findings import Findings, Picture, Table
 from foveate.agents.analysis.masking_agent import learn
 from foveate.agents.analysis.moments import Moments, moments_of
-from foveate.agents.analysis.saliency import ATARI, MINATAR, in_words
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.models.grid import small
 from foveate.agents.trace import Trace
@@ -97,9 +97,7 @@ def analyse(settings: Settings) -> Findings:
     sets = torch.zeros_like(probe.maskable)
     for row, f in enumerate(best):
         sets[row, list(f.masked) if f.solved else []] = True
-    beside = {
-        name: compare(map_, sets, probe.maskable, rng) for name, map_ in zip(names, maps.unbind(1), strict=True)
-    }
+    beside = {name: compare(map_, sets, probe.maskable, rng) for name, map_ in zip(names, maps.unbind(1), strict=True)}
     main = "policy" if "policy" in names else names[-1]
     ahead = _ahead(found[f"attention: {main}"], found["random"], rng)
     return Findings(
@@ -282,13 +280,14 @@ def _sentences(
         "certain to be the smallest, as every smaller one was asked."
     ]
     if beside is not None:
-        where = (
-            f"{attention.capitalize()} lies on them more than on others, and follows them from moment to moment"
-            if beside.above_random.sign > 0 and beside.above_other.sign > 0
-            else f"{attention.capitalize()} lies on them more than on others on average, and is not shown to follow them"
-            if beside.above_random.sign > 0
-            else f"It is not shown that {attention} lies on them"
-        )
+        if beside.above_random.sign <= 0:
+            where = f"It is not shown that {attention} lies on them"
+        else:
+            where = f"{attention.capitalize()} lies on them more than on others" + (
+                ", and follows them from moment to moment"
+                if beside.above_other.sign > 0
+                else " on average, and is not shown to follow them"
+            )
         said.append(
             f"{where}: they hold {_percent(beside.mass)} of it, against {beside.mass_random.mean:.0%} of as many "
             f"random cells and {beside.mass_other.mean:.0%} of the map of another moment; in the order of attention "
@@ -391,7 +390,9 @@ def draw_moments(
         visible[0, list(f.masked)] = False
         plain = screen.repeat(zoom, 0).repeat(zoom, 1)
         lights = [drawing.lit(screen, m.view(grid).numpy(), down, across) for m in probe.maps[row]]
-        whole, *lit = (outlined(p, [divmod(c, grid[1]) for c in f.masked], down, across, zoom) for p in (plain, *lights))
+        whole, *lit = (
+            outlined(p, [divmod(c, grid[1]) for c in f.masked], down, across, zoom) for p in (plain, *lights)
+        )
         seen = as_seen(probe.shown(torch.tensor([row]), visible)[0])
         then = f"{trace.action_names[int(probe.label[row])]} → {trace.action_names[f.label]}"
         rows.append((f"step {step}\n{then}", [whole, seen, *lit]))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
-from foveate.agents.analysis.saliency import Blur, blurred, bump
+from foveate.agents.analysis.blur import Blur, blurred, bump
 from foveate.agents.models.grid import Grid
 from foveate.agents.models.interface import AgentInputs, AgentNetwork, State
 from foveate.agents.trace import Trace

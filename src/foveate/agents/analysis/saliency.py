@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import drawing
+from foveate.agents.analysis.blur import ATARI, CUT, MINATAR, Blur, blurred, bump, in_words
 from foveate.agents.analysis.findings import Findings, Picture, Table
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.games import open_game
@@ -60,27 +61,6 @@ class Settings:
     """Of the frames, how many are drawn."""
 
 
-@dataclass(frozen=True)
-class Blur:
-    """How a point is blurred: X' = X (1 - M) + blur(X) M, with M a Gaussian bump around the point, 1 at its top."""
-
-    bump: float
-    """Standard deviation of M, in the observation's pixels."""
-    width: float | None
-    """Standard deviation of the Gaussian that blurs X; None for an infinite one: each channel's mean."""
-
-
-ATARI = Blur(5.0, 3.0)
-"""Greydanus et al.'s."""
-
-MINATAR = Blur(0.5, None)
-"""Where every pixel is an object of its own, a narrow blur would only make it larger. So what is at the point gives
-way to what is usual in its channel, and its neighbours are all but left alone."""
-
-CUT = 4.0
-"""Standard deviations after which a Gaussian ends, as scipy's, which Greydanus et al. used."""
-
-
 def analyse(settings: Settings) -> Findings:
     """The maps of some frames, and their agreement with the attention's."""
     if settings.frames < 2:
@@ -101,7 +81,7 @@ def analyse(settings: Settings) -> Findings:
         **settings.recording.protocol(trace),
         "frames": settings.frames,
         "stride": stride,
-        "blur": _in_words(blur),
+        "blur": in_words(blur),
         "saliency": "half the squared change of the action probabilities, and of the value",
         "compared": "means of the saliency over the pixels nearest to each cell of the maps",
         "intervals": "95%, bootstrap over frames",
@@ -239,33 +219,6 @@ def _extent(some: Bool[Tensor, " pixels"]) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1)
 
 
-def bump(
-    points: Shaped[Tensor, " points"], pixels: Shaped[Tensor, " pixels"], width: float
-) -> Float[Tensor, "points pixels"]:
-    """M along one axis: a Gaussian around each point, 1 at its top."""
-    away = (points[:, None] - pixels) / width
-    return torch.exp(-(away**2) / 2) * (away.abs() <= CUT)
-
-
-def blurred(
-    frame: Float[Tensor, "channels height width"], width: float | None
-) -> Float[Tensor, "channels height width"]:
-    """Each channel under a Gaussian; the frame is mirrored at its edges (half-sample, as scipy's default)."""
-    if width is None:
-        return frame.mean((1, 2), keepdim=True).expand_as(frame)
-    down, across = (_gaussian(size, width) for size in frame.shape[1:])
-    return down @ frame @ across.T
-
-
-def _gaussian(size: int, width: float) -> Float[Tensor, "size size"]:
-    reach = int(CUT * width + 0.5)
-    offsets = torch.arange(-reach, reach + 1)
-    weights = torch.exp(-((offsets / width) ** 2) / 2)
-    places = (torch.arange(size)[:, None] + offsets) % (2 * size)
-    places = torch.minimum(places, 2 * size - 1 - places)
-    return torch.zeros(size, size).scatter_add_(1, places, (weights / weights.sum()).expand(size, -1))
-
-
 def change(after: AgentOutput, before: AgentOutput) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """S of the policy and of the value. What float32 cannot tell from nothing is nothing."""
 
@@ -389,12 +342,6 @@ def concentration(saliency: Float[Tensor, "frames cells"]) -> Interval | None:
 
 
 # --- words
-
-
-def _in_words(blur: Blur) -> str:
-    if blur.width is None:
-        return f"a Gaussian bump of {blur.bump:g} pixel, towards the channel's mean over the screen"
-    return f"a Gaussian bump of {blur.bump:g} pixels, towards the screen under a Gaussian of {blur.width:g}"
 
 
 def _percent(interval: Interval) -> str:
