@@ -25,6 +25,7 @@ from small_training import CHECKPOINT_EVERY, STEPS, small
 from foveate.errors import RequestError
 from foveate.masking.dqn import Learner, LearnerSettings
 from foveate.masking.goal import Explain
+from foveate.masking.learning import ShuffledRows
 from foveate.masking.probe import Prediction
 from foveate.masking.qnetwork import NetworkSettings
 from foveate.run import Run
@@ -33,7 +34,7 @@ from foveate.text.agent import Agent
 from foveate.text.classifier import Encoded, Observation, TextClassifier
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
-from foveate.text.training import ShuffledRows, Trainer, TrainingSettings, paper, train
+from foveate.text.training import Trainer, TrainingSettings, paper, train
 
 ANY = ("relative-histograms", "profile", "geometry", "context")
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from foveate.errors import RequestError
 from foveate.masking.dqn import Learner, LearnerSettings
-from foveate.masking.game import MaskingGame, Moves, Turn
+from foveate.masking.game import MaskingGame, Moves
 from foveate.masking.goal import Goal, Task, check_threshold, goal_of
+from foveate.masking.learning import ShuffledRows, explore
 from foveate.masking.qnetwork import NetworkSettings
 from foveate.masking.replay import Replay
-from foveate.masking.reward import RewardSettings, reward
+from foveate.masking.reward import RewardSettings
 from foveate.masking.state import State
 from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_optimiser, unflatten
 from foveate.text.agent import Agent
@@ -143,25 +143,6 @@ class Corpus:
     validation: Probe
 
 
-class ShuffledRows(Iterator[int]):
-    """Rows 0..n−1 in a new random order every epoch, for ever; `drawn` is all the state there is."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self.drawn = 0
-        self._epoch = -1
-        self._order: list[int] = []
-
-    def __next__(self) -> int:
-        epoch, place = divmod(self.drawn, self.size)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-            self._order, self._epoch = torch.randperm(self.size, generator=generator).tolist(), epoch
-        self.drawn += 1
-        return self._order[place]
-
-
 def train(settings: TrainingSettings, also: Callable[[Trainer], Mapping[str, float]] = lambda trainer: {}) -> Path:
     """Train an agent; returns its directory. `also` gives more to be logged at every evaluation.
 
@@ -274,33 +255,12 @@ class Trainer:
 
     def _play_step(self) -> float:
         """One step of every game, stored for replay; returns the mean reward."""
-        parts = [self._play_corpus(corpus) for corpus in self.corpora]
+        s = self.settings
+        parts = [explore(c.game, self.agent, s.greedy, s.reward, self.generator) for c in self.corpora]
         whole = {name: _stack([part[name] for part in parts]) for name in parts[0]}
         self.replay.add(**whole)
         self.step += self.replay.games
         return float(whole["reward"].mean())
-
-    @torch.no_grad()
-    def _play_corpus(self, corpus: Corpus) -> dict[str, Tensor]:
-        game = corpus.game
-        state, legal = game.state, game.actions
-        assert state is not None
-        # Half precision is what replay keeps, so the agent acts on what it learns from.
-        features = self.agent.look(state).half()
-        values = self.agent(features.float(), state.visible, state.real).masked_fill(~legal, -torch.inf)
-        random = torch.multinomial(legal.float(), 1, generator=self.generator).squeeze(1)
-        greedy = torch.rand(len(game), generator=self.generator) < self.settings.greedy
-        action = torch.where(greedy, values.argmax(1), random)
-        turn = game.step(action)
-        return {
-            "features": features,
-            "visible": state.visible,
-            "real": state.real,
-            "legal": legal,
-            "action": action,
-            "reward": _reward(self.settings.reward, corpus.probe, turn),
-            "over": turn.over,
-        }
 
     def _learn(self) -> float:
         learner = self.settings.learner
@@ -432,11 +392,6 @@ def _corpus(settings: TrainingSettings, number: int, goal: Goal, slots: int) -> 
         reachable_only=settings.reachable_only,
     )
     return Corpus(probe, goal, game, order, Probe(classifier, validation))
-
-
-def _reward(settings: RewardSettings, probe: Probe, turn: Turn) -> Float[Tensor, " games"]:
-    masked = (probe.maskable[turn.rows, : turn.visible.shape[1]] & ~turn.visible).sum(1)
-    return reward(settings, turn, probe.encoded.lengths[turn.rows], masked)
 
 
 def _stack(parts: Sequence[Tensor]) -> Tensor:

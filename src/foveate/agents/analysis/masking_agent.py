@@ -19,10 +19,12 @@ from foveate.masking.reward import RewardSettings
 from foveate.masking.state import State
 
 NETWORK = NetworkSettings(kind="pooled", width=64)
-LEARNER = LearnerSettings(batch_size=128, capacity=10_000)
-GAMES = 32
+LEARNER = LearnerSettings(learning_rate=1e-3, batch_size=64, capacity=10_000)
+UPDATES = 2
+"""After every step of all games."""
+GAMES = 16
 """Played at once."""
-WARMUP = 500
+WARMUP = 250
 """Queries before the first update."""
 GREEDY = 0.7
 """Share of moves that are the agent's best; the others are random (AttExplainer, algorithm 1)."""
@@ -68,7 +70,7 @@ def cell_features(state: State, grid: Grid) -> Float[Tensor, "games cells featur
     picture = share.view(games, heads, grid.height, grid.width)
     around = F.avg_pool2d(picture, 3, stride=1, padding=1, count_include_pad=False).flatten(2)
     above = [torch.log2((x * cells).clamp(min=2**-6)) / 4 for x in (share, around)]
-    order = share.argsort(2, descending=True, stable=True)
+    order = share.argsort(dim=2, descending=True, stable=True)
     rank = torch.empty_like(share).scatter_(2, order, torch.linspace(0, 1, cells).expand_as(share))
     seen = torch.cat([*above, rank], 1).transpose(1, 2)
     now = state.probabilities.gather(1, state.target[:, None]).clamp(1e-6, 1 - 1e-6)
@@ -114,7 +116,7 @@ def learn(moments: Moments, goal: Goal, grid: Grid, queries: int, max_steps: int
         replay.add(**explore(game, agent, GREEDY, RewardSettings(), generator))
         played += GAMES
         learner.anneal(played / queries)
-        if played >= WARMUP and len(replay):
+        for _ in range(UPDATES if played >= WARMUP and len(replay) else 0):
             batch = replay.sample(LEARNER.batch_size, LEARNER.importance_exponent, generator)
             _, error = learner.learn(batch)
             replay.update(batch.index, error)

@@ -128,7 +128,7 @@ def analyse(settings: Settings) -> Findings:
             "attention_before_random": asdict(ahead),
         },
         tables=_tables(outcomes, beside, settings.cells),
-        pictures=_pictures(settings, trace, agent, probe, best, outcomes, beside, steps),
+        pictures=_pictures(settings, trace, agent, probe, best, outcomes, beside, main, steps),
     )
 
 
@@ -273,11 +273,16 @@ def _sentences(
         return [f"Blurring up to {settings.cells} cells changed the action in none of the {len(best)} moments."]
     attention = f"the {main} mask" if main == "policy" else "attention"
     few = sum(size <= 2 for size in sizes)
+    certain = (
+        f" {few} of the {len(sizes)} sets are of one or two cells, and so certain to be the smallest, as every smaller "
+        "one was asked."
+        if few
+        else ""
+    )
     said = [
         f"Blurring at most {settings.cells} of {float(probe.maskable.sum(1).float().mean()):.0f} cells changes the "
         f"action in {share:.0%} of {len(best)} moments; there the smallest set found has {sizes[len(sizes) // 2]} "
-        f"(median; {np.mean(sizes):.1f} on average). {few} of the {len(sizes)} sets are of one or two cells, and so "
-        "certain to be the smallest, as every smaller one was asked."
+        f"cells in the median, {np.mean(sizes):.1f} on average.{certain}"
     ]
     if beside is not None:
         if beside.above_random.sign <= 0:
@@ -346,6 +351,7 @@ def _pictures(
     best: Sequence[Found],
     outcomes: Mapping[str, Outcome],
     beside: Mapping[str, Beside | None],
+    main: str,
     steps: Sequence[int],
 ) -> dict[str, Picture]:
     rows = [row for row, f in enumerate(best) if f.solved]
@@ -357,8 +363,10 @@ def _pictures(
             "The smallest set of cells whose blurring changes the action, outlined over the screen and over the "
             "attention, which lights it up; and what the agent sees with them blurred.",
         )
+    # The other orders are in the table.
+    others = {f"attention: {name}" for name in beside if name != main}
     pictures["methods"] = Picture(
-        draw_methods(outcomes),
+        draw_methods({n: o for n, o in outcomes.items() if n not in others}),
         "Share of the moments in which the action has changed with so many cells blurred; means over the moments.",
     )
     if any(beside.values()):
@@ -439,6 +447,7 @@ def draw_methods(outcomes: Mapping[str, Outcome]) -> Figure:
         style = {"linestyle": "--", "color": "#868e96"} if name == "random" else {"color": COLOURS[n % len(COLOURS)]}
         marker = MARKERS[n % len(MARKERS)]
         axes.plot(o.within, marker=marker, markersize=4.5, linewidth=1.3, label=name, alpha=0.9, **style)
+    axes.set_xticks(range(max(len(o.within) for o in outcomes.values())))
     axes.set_xlabel("cells blurred, at most", fontsize=9)
     axes.set_ylabel("share of moments in which the action changed", fontsize=9)
     axes.set_ylim(-0.03, 1.03)
