@@ -285,7 +285,7 @@ def picture(games: Mapping[str, Played], cuts: Sequence[float]) -> Figure:
     axes.set_ylabel("score", fontsize=9)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
-    axes.legend(fontsize=9, frameon=False)
+    figure.legend(fontsize=9, frameon=False, ncols=2, loc="outside upper center")
     return figure
 
 
