@@ -191,6 +191,7 @@ def _ahead(first: Sequence[Found], second: Sequence[Found], rng: torch.Generator
 class Beside:
     """The smallest sets beside one head's map, over the moments that have one."""
 
+    moments: int
     mass: Interval
     """Share of the attention to all cells that could be masked that lies inside the set."""
     mass_random: Interval
@@ -202,7 +203,6 @@ class Beside:
     rank: Interval
     """Place of the set's cells in the order of attention, 0 the most attended, 1 the least, ties sharing theirs; of
     random cells it is 0.5."""
-    moments: int
 
 
 def compare(
@@ -223,7 +223,7 @@ def compare(
     other = (every.sum(1) - mass) / (count - 1)
     chance = inside.sum(1) / free.sum(1)
     values = torch.stack([mass, chance, other, mass - chance, mass - other, ranks(maps, inside, free)], 1)
-    return Beside(*bootstrap_means(values.float(), rng), moments=count)
+    return Beside(count, *bootstrap_means(values.float(), rng))
 
 
 def ranks(
@@ -444,9 +444,16 @@ def draw_methods(outcomes: Mapping[str, Outcome]) -> Figure:
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for n, (name, o) in enumerate(outcomes.items()):
-        style = {"linestyle": "--", "color": "#868e96"} if name == "random" else {"color": COLOURS[n % len(COLOURS)]}
-        marker = MARKERS[n % len(MARKERS)]
-        axes.plot(o.within, marker=marker, markersize=4.5, linewidth=1.3, label=name, alpha=0.9, **style)
+        chance = name == "random"
+        axes.plot(
+            o.within,
+            marker=MARKERS[n % len(MARKERS)],
+            color="#868e96" if chance else COLOURS[n % len(COLOURS)],
+            linestyle="--" if chance else "-",
+            linewidth=1.3,
+            markersize=4.5,
+            label=name,
+        )
     axes.set_xticks(range(max(len(o.within) for o in outcomes.values())))
     axes.set_xlabel("cells blurred, at most", fontsize=9)
     axes.set_ylabel("share of moments in which the action changed", fontsize=9)
