@@ -41,6 +41,9 @@ GOAL = Attack()
 LINE = 2
 """Pixels of the frame around a cell."""
 
+BEAMS = 3
+"""Masks of each size that beam search goes on from."""
+
 LEARNED_FROM = 500
 """Moments, at most, that the agent of the game learns from."""
 
@@ -51,11 +54,11 @@ class Settings:
 
     subject: Annotated[Subject, tyro.conf.arg(name="")]
     recording: Annotated[Recording, tyro.conf.arg(name="")]
-    moments: int = 30
+    moments: int = 20
     """Steps of the trace that are examined, evenly spread over it."""
-    cells: int = 8
+    cells: int = 5
     """The most cells of a moment that are blurred."""
-    learn: int = 6_000
+    learn: int = 4_000
     """Queries that an agent of the game learns from, on other moments of the trace; 0 for none."""
     drawn: int = 4
     """Of the moments, how many are drawn."""
@@ -112,6 +115,7 @@ def analyse(settings: Settings) -> Findings:
             "goal": "another action is the likeliest",
             "most_cells": settings.cells,
             "blur": in_words(blur) + " around the middle of each cell's receptive field",
+            "beams": BEAMS,
             "maskable": "cells whose blur changes the screen",
             "learned_queries": learned,
             "learned_on": "other moments of the same play" if learned else "nothing",
@@ -140,7 +144,7 @@ def search(
 ) -> dict[str, list[Found]]:
     """What each method finds: two searches; then early stopping in the order of each map, of what every cell does
     alone, and of chance. Each counts its own queries."""
-    found = {"greedy": greedy(fork(probe), GOAL, cells), "beam": beam(fork(probe), GOAL, cells)}
+    found = {"greedy": greedy(fork(probe), GOAL, cells), "beam": beam(fork(probe), GOAL, cells, BEAMS)}
     for name, scores in orders.items():
         found[f"attention: {name}"] = mask_in_order(fork(probe), GOAL, scores, cells)
     # Greedy's first round over again, counted anew: an order by what each cell does alone is bought with it.
@@ -254,6 +258,11 @@ def _percent(interval: Interval) -> str:
     return f"{interval.mean:.0%} ({interval.low:.0%} to {interval.high:.0%})"
 
 
+def _share(interval: Interval) -> str:
+    """Of attention, of which a cell has little."""
+    return f"{interval.mean:.1%} ({interval.low:.1%} to {interval.high:.1%})"
+
+
 def _number(interval: Interval) -> str:
     return f"{interval.mean:.1f} ({interval.low:.1f} to {interval.high:.1f})"
 
@@ -273,6 +282,7 @@ def _sentences(
         return [f"Blurring up to {settings.cells} cells changed the action in none of the {len(best)} moments."]
     attention = f"the {main} mask" if main == "policy" else "attention"
     few = sum(size <= 2 for size in sizes)
+    middle = sizes[len(sizes) // 2]
     certain = (
         f" {few} of the {len(sizes)} sets are of one or two cells, and so certain to be the smallest, as every smaller "
         "one was asked."
@@ -281,8 +291,8 @@ def _sentences(
     )
     said = [
         f"Blurring at most {settings.cells} of {float(probe.maskable.sum(1).float().mean()):.0f} cells changes the "
-        f"action in {share:.0%} of {len(best)} moments; there the smallest set found has {sizes[len(sizes) // 2]} "
-        f"cells in the median, {np.mean(sizes):.1f} on average.{certain}"
+        f"action in {share:.0%} of {len(best)} moments; there the smallest set found has {middle} "
+        f"{'cell' if middle == 1 else 'cells'} in the median, {np.mean(sizes):.1f} on average.{certain}"
     ]
     if beside is not None:
         if beside.above_random.sign <= 0:
@@ -294,8 +304,8 @@ def _sentences(
                 else " on average, and is not shown to follow them"
             )
         said.append(
-            f"{where}: they hold {_percent(beside.mass)} of it, against {beside.mass_random.mean:.0%} of as many "
-            f"random cells and {beside.mass_other.mean:.0%} of the map of another moment; in the order of attention "
+            f"{where}: they hold {_share(beside.mass)} of it, against {beside.mass_random.mean:.1%} in as many "
+            f"random cells and {beside.mass_other.mean:.1%} of the map of another moment; in the order of attention "
             f"their place is {beside.rank.mean:.2f} ({beside.rank.low:.2f} to {beside.rank.high:.2f}; 0 is the most "
             "attended, 0.5 chance)."
         )
@@ -326,11 +336,11 @@ def _tables(outcomes: Mapping[str, Outcome], beside: Mapping[str, Beside | None]
         [
             [
                 name,
-                _percent(b.mass),
-                f"{b.mass_random.mean:.0%}",
-                f"{b.mass_other.mean:.0%}",
-                _percent(b.above_random),
-                _percent(b.above_other),
+                _share(b.mass),
+                f"{b.mass_random.mean:.1%}",
+                f"{b.mass_other.mean:.1%}",
+                _share(b.above_random),
+                _share(b.above_other),
                 f"{b.rank.mean:.2f} ({b.rank.low:.2f} to {b.rank.high:.2f})",
             ]
             for name, b in beside.items()

@@ -17,7 +17,7 @@ from foveate.agents.models.interface import AgentInputs, AgentNetwork, State
 from foveate.agents.trace import Trace
 from foveate.masking.probe import Prediction
 
-PIXELS_AT_ONCE = 2**21
+PIXELS_AT_ONCE = 2**19
 """Of the screens that go through the network together."""
 
 ALL = 1e-6
