@@ -105,19 +105,34 @@ def test_every_screen_that_the_agent_is_shown_is_counted(found: tuple[Moments, d
     assert not probe.queries.any(), "each method counts for itself"
 
 
+def around(values: Tensor, cell: int) -> float:
+    """The mean over a cell of the 10 × 10 and those beside it."""
+    row, column = divmod(cell, 10)
+    near = [
+        10 * i + j for i in range(row - 1, row + 2) for j in range(column - 1, column + 2) if {i, j} <= {*range(10)}
+    ]
+    return float(values[near].mean())
+
+
 def test_attention_that_is_used_is_told_from_decoration() -> None:
     for honest in (True, False):
         probe = moments(honest)
         sets = torch.zeros_like(probe.maskable).scatter(1, PAIRS[probe.state["pair"]], True)
-        beside = compare(probe.maps[:, 0], sets, probe.maskable, torch.Generator().manual_seed(0))
+        beside = compare(probe.maps[:, 0].view(-1, 10, 10), sets, probe.maskable, torch.Generator().manual_seed(0))
         assert beside is not None and beside.moments == len(probe)
-        assert beside.mass_random.mean == pytest.approx(float((2 / probe.maskable.sum(1)).mean()), abs=1e-5)
+        assert beside.on.random.mean == pytest.approx(float((2 / probe.maskable.sum(1)).mean()), abs=1e-5)
         if honest:
-            assert beside.mass.mean == pytest.approx(0.9, abs=0.02) and beside.rank.mean < 0.02
-            assert beside.above_random.low > 0.8 and beside.above_other.low > 0.5
+            assert beside.on.inside.mean == pytest.approx(0.9, abs=0.02) and beside.rank.mean < 0.02
+            near = [
+                sum(around(probe.maps[row, 0], cell) for cell in PAIRS[row % len(PAIRS)].tolist())
+                / sum(around(probe.maps[row, 0], cell) for cell in probe.maskable[row].nonzero().squeeze(1).tolist())
+                for row in range(len(probe))
+            ]
+            assert beside.near.inside.mean == pytest.approx(sum(near) / len(near), rel=1e-4)
+            assert beside.on.above_random.low > 0.8 and beside.on.above_other.low > 0.5
         else:
-            assert beside.above_random.high < 0 and beside.above_other.high < 0 and beside.rank.mean > 0.98
-    assert compare(probe.maps[:, 0], torch.zeros_like(sets), probe.maskable, torch.Generator()) is None
+            assert beside.on.above_random.high < 0 and beside.on.above_other.high < 0 and beside.rank.mean > 0.98
+    assert compare(probe.maps[:, 0].view(-1, 10, 10), torch.zeros_like(sets), probe.maskable, torch.Generator()) is None
 
 
 def test_ranks_count_the_free_cells_alone_and_share_ties() -> None:

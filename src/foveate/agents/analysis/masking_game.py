@@ -14,6 +14,7 @@ import torch
 import tyro
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import drawing
@@ -100,7 +101,11 @@ def analyse(settings: Settings) -> Findings:
     sets = torch.zeros_like(probe.maskable)
     for row, f in enumerate(best):
         sets[row, list(f.masked) if f.solved else []] = True
-    beside = {name: compare(map_, sets, probe.maskable, rng) for name, map_ in zip(names, maps.unbind(1), strict=True)}
+    grid = agent.network.grid
+    beside = {
+        name: compare(map_.view(-1, grid.height, grid.width), sets, probe.maskable, rng)
+        for name, map_ in zip(names, maps.unbind(1), strict=True)
+    }
     main = "policy" if "policy" in names else names[-1]
     ahead = _ahead(found[f"attention: {main}"], found["random"], rng)
     return Findings(
@@ -192,25 +197,34 @@ def _ahead(first: Sequence[Found], second: Sequence[Found], rng: torch.Generator
 
 
 @dataclass(frozen=True)
+class Share:
+    """How much of the attention to all cells that could be masked lies inside the sets, and the controls."""
+
+    inside: Interval
+    random: Interval
+    """Inside a set of the same size drawn from those cells, on average."""
+    other: Interval
+    """Of the head's maps of the other moments: what a head shows that looks where it looks on average."""
+    above_random: Interval
+    above_other: Interval
+
+
+@dataclass(frozen=True)
 class Beside:
     """The smallest sets beside one head's map, over the moments that have one."""
 
     moments: int
-    mass: Interval
-    """Share of the attention to all cells that could be masked that lies inside the set."""
-    mass_random: Interval
-    """The same of a set of the same size drawn from those cells, on average."""
-    mass_other: Interval
-    """The same of the head's maps of the other moments: what a head shows that looks where it looks on average."""
-    above_random: Interval
-    above_other: Interval
+    on: Share
+    near: Share
+    """The same with each cell's attention spread over it and the cells beside it: a cell's features come from its
+    neighbours too."""
     rank: Interval
     """Place of the set's cells in the order of attention, 0 the most attended, 1 the least, ties sharing theirs; of
     random cells it is 0.5."""
 
 
 def compare(
-    maps: Float[Tensor, "moments cells"],
+    maps: Float[Tensor, "moments rows columns"],
     sets: Bool[Tensor, "moments cells"],
     maskable: Bool[Tensor, "moments cells"],
     rng: torch.Generator,
@@ -221,13 +235,19 @@ def compare(
     count = len(maps)
     if count < 2:
         return None
-    # Of the maps of all moments (columns), over the cells and the set of each (rows).
-    every = (inside @ maps.T) / (free @ maps.T).clamp(min=1e-12)
-    mass = every.diagonal()
-    other = (every.sum(1) - mass) / (count - 1)
-    chance = inside.sum(1) / free.sum(1)
-    values = torch.stack([mass, chance, other, mass - chance, mass - other, ranks(maps, inside, free)], 1)
-    return Beside(count, *bootstrap_means(values.float(), rng))
+
+    def share(looked: Float[Tensor, "moments rows columns"]) -> Share:
+        # Of the maps of all moments (columns), over the cells and the set of each (rows).
+        every = (inside @ looked.flatten(1).T) / (free @ looked.flatten(1).T).clamp(min=1e-12)
+        own = every.diagonal()
+        other = (every.sum(1) - own) / (count - 1)
+        chance = inside.sum(1) / free.sum(1)
+        values = torch.stack([own, chance, other, own - chance, own - other], 1)
+        return Share(*bootstrap_means(values.float(), rng))
+
+    spread = F.avg_pool2d(maps[:, None], 3, stride=1, padding=1, count_include_pad=False).squeeze(1)
+    (rank,) = bootstrap_means(ranks(maps.flatten(1), inside, free)[:, None].float(), rng)
+    return Beside(count, share(maps), share(spread), rank)
 
 
 def ranks(
@@ -263,6 +283,11 @@ def _share(interval: Interval) -> str:
     return f"{interval.mean:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
+def _shares(s: Share) -> list[str]:
+    controls = [f"{control.mean:.1%}" for control in (s.random, s.other)]
+    return [_share(s.inside), *controls, _share(s.above_random), _share(s.above_other)]
+
+
 def _number(interval: Interval) -> str:
     return f"{interval.mean:.1f} ({interval.low:.1f} to {interval.high:.1f})"
 
@@ -295,19 +320,21 @@ def _sentences(
         f"{'cell' if middle == 1 else 'cells'} in the median, {np.mean(sizes):.1f} on average.{certain}"
     ]
     if beside is not None:
-        if beside.above_random.sign <= 0:
+        on, near = beside.on, beside.near
+        if on.above_random.sign <= 0:
             where = f"It is not shown that {attention} lies on them"
         else:
             where = f"{attention.capitalize()} lies on them more than on others" + (
                 ", and follows them from moment to moment"
-                if beside.above_other.sign > 0
+                if on.above_other.sign > 0
                 else " on average, and is not shown to follow them"
             )
         said.append(
-            f"{where}: they hold {_share(beside.mass)} of it, against {beside.mass_random.mean:.1%} in as many "
-            f"random cells and {beside.mass_other.mean:.1%} of the map of another moment; in the order of attention "
-            f"their place is {beside.rank.mean:.2f} ({beside.rank.low:.2f} to {beside.rank.high:.2f}; 0 is the most "
-            "attended, 0.5 chance)."
+            f"{where}: they hold {_share(on.inside)} of it, against {on.random.mean:.1%} in as many random cells and "
+            f"{on.other.mean:.1%} of the map of another moment; in the order of attention their place is "
+            f"{beside.rank.mean:.2f} ({beside.rank.low:.2f} to {beside.rank.high:.2f}; 0 is the most attended, 0.5 "
+            f"chance). With each cell's attention spread over the cells beside it, it is {_share(near.inside)}, "
+            f"against {near.random.mean:.1%} and {near.other.mean:.1%}."
         )
     ordered, chance = outcomes[f"attention: {main}"], outcomes["random"]
     said.append(
@@ -330,19 +357,12 @@ def _tables(outcomes: Mapping[str, Outcome], beside: Mapping[str, Beside | None]
         ["method", "changed", "cells", "queries"],
         [[name, _percent(o.changed), _number(o.cells), _number(o.queries)] for name, o in outcomes.items()],
     )
+    columns = ["random set", "another moment", "less random", "less another moment"]
     maps = Table(
-        "attention on the smallest sets found; the differences are paired",
-        ["head", "inside", "random set", "another moment", "less random", "less another moment", "place"],
+        "attention inside the smallest sets found; the differences are paired",
+        ["head", "on them", *columns, "or beside them", *columns, "place"],
         [
-            [
-                name,
-                _share(b.mass),
-                f"{b.mass_random.mean:.1%}",
-                f"{b.mass_other.mean:.1%}",
-                _share(b.above_random),
-                _share(b.above_other),
-                f"{b.rank.mean:.2f} ({b.rank.low:.2f} to {b.rank.high:.2f})",
-            ]
+            [name, *_shares(b.on), *_shares(b.near), f"{b.rank.mean:.2f} ({b.rank.low:.2f} to {b.rank.high:.2f})"]
             for name, b in beside.items()
             if b is not None
         ],
@@ -453,7 +473,8 @@ def draw_methods(outcomes: Mapping[str, Outcome]) -> Figure:
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    for n, (name, o) in enumerate(outcomes.items()):
+    # Chance last, grey, so that the others have the colours.
+    for n, (name, o) in enumerate(sorted(outcomes.items(), key=lambda item: item[0] == "random")):
         chance = name == "random"
         axes.plot(
             o.within,
@@ -478,14 +499,16 @@ def draw_beside(beside: Mapping[str, Beside | None]) -> Figure:
     """Dots with intervals, a row a head: the share of attention inside the sets, and the controls."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 1.4 + 0.7 * len(beside)), layout="constrained")
-    axes = figure.subplots()
-    kinds = {"mass": "the set found", "mass_other": "of another moment's map", "mass_random": "a random set"}
-    drawing.dots(
-        axes,
-        list(beside),
-        {label: [getattr(b, kind) if b else None for b in beside.values()] for kind, label in kinds.items()},
-    )
-    axes.set_title("share of attention inside", fontsize=10, loc="left")
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure = Figure(figsize=(9, 1.4 + 0.7 * len(beside)), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    kinds = {"inside": "the set found", "other": "of another moment's map", "random": "a random set"}
+    for axis, part, title in ((axes[0], "on", "inside"), (axes[1], "near", "inside, spread over the cells beside")):
+        series = {
+            label: [getattr(getattr(b, part), kind) if b else None for b in beside.values()]
+            for kind, label in kinds.items()
+        }
+        drawing.dots(axis, list(beside), series)
+        axis.set_title(f"share of attention {title}", fontsize=10, loc="left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
