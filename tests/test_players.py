@@ -1,0 +1,32 @@
+"""The players in the package: they are there, they play, and not by chance."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("minatar", reason="needs the extra `agents`")
+
+from foveate.agents.agent import EMBEDDED, PlayingAgent, embedded_players
+from foveate.agents.evaluation import EvaluationSettings, evaluate_agent
+
+RANDOM = 3.0
+"""What random play scores in MinAtar's Space Invaders (a thousand games)."""
+
+
+def test_both_kinds_are_there() -> None:
+    assert {PlayingAgent.load(name).model for name in embedded_players()} == {"s3ta", "mask-a3c"}
+
+
+@pytest.mark.parametrize("name", embedded_players())
+def test_it_plays_far_better_than_chance(name: str) -> None:
+    agent = PlayingAgent.load(name)
+    settings = EvaluationSettings(agent=name, episodes=16, parallel=16, max_steps=300, seed=5)
+    assert evaluate_agent(agent, settings).interval.low > 3 * RANDOM
+
+
+@pytest.mark.parametrize("name", embedded_players())
+def test_it_has_a_card_with_what_made_it(name: str) -> None:
+    card = (EMBEDDED / name / "README.md").read_text(encoding="utf-8")
+    assert all(f"**{word}**" in card for word in ("Data", "Command", "Steps", "Scores", "Limits"))
+    steps = (EMBEDDED / name / "curve.csv").read_text(encoding="utf-8").splitlines()[-1].split(",")[0]
+    assert int(steps) == PlayingAgent.load(name).steps

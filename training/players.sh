@@ -1,0 +1,19 @@
+#!/bin/sh
+# The players in the package: S3TA and Mask-A3C on MinAtar's Space Invaders, about an hour each on one core.
+#   training/players.sh      resumes what was interrupted
+set -eu
+export OMP_NUM_THREADS=1
+
+train() {  # name, then what is different
+    name=$1
+    shift
+    resume=
+    [ ! -f "runs/players/$name/checkpoint.safetensors" ] || resume=--resume
+    foveate agent train --run "runs/players/$name" --env MinAtar/SpaceInvaders-v1 --threads 1 --log-every 20000 \
+        --network $network $resume "$@"
+}
+
+network='memory=32 convolutions=[[3,1,16]]'
+train s3ta --model s3ta --impala.learning-rate 5e-4 --steps 1000000
+network='memory=32'
+train mask-a3c --model mask-a3c --algorithm a3c --a3c.learning-rate 5e-4 --a3c.entropy-cost 0.02 --steps 500000
