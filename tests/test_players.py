@@ -9,7 +9,7 @@ pytest.importorskip("minatar", reason="needs the extra `agents`")
 from foveate.agents.agent import EMBEDDED, PlayingAgent, embedded_players
 from foveate.agents.evaluation import EvaluationSettings, evaluate_agent
 
-RANDOM = 3.0
+RANDOM = 4.2
 """What random play scores in MinAtar's Space Invaders (a thousand games)."""
 
 
@@ -21,7 +21,7 @@ def test_both_kinds_are_there() -> None:
 def test_it_plays_far_better_than_chance(name: str) -> None:
     agent = PlayingAgent.load(name)
     settings = EvaluationSettings(agent=name, episodes=16, parallel=16, max_steps=300, seed=5)
-    assert evaluate_agent(agent, settings).interval.low > 3 * RANDOM
+    assert evaluate_agent(agent, settings).interval.low > 2 * RANDOM
 
 
 @pytest.mark.parametrize("name", embedded_players())

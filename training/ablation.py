@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 import tyro
-from foveate.text.bootstrap import bootstrap_means
 
+from foveate.bootstrap import bootstrap_means
 from foveate.masking.goal import Explain
 from foveate.run import write_atomically
 from foveate.text.agent import Agent
