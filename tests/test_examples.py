@@ -51,3 +51,10 @@ def test_own_model(run: Callable[..., str], tiny: Callable[[str], tuple[Any, Any
     for part in tiny("bert"):
         part.save_pretrained(tmp_path)
     assert run("own_model.py", tmp_path).count("Δp") == 2
+
+
+def test_minigrid_pixels(run: Callable[..., str], tmp_path: Path) -> None:
+    pytest.importorskip("minigrid", reason="minigrid is not installed")
+    pytest.importorskip("imageio_ffmpeg", reason="needs the extra `agents`")
+    assert "Room-v0, 20 games, sampled" in run("minigrid_pixels.py", tmp_path / "run", 320)
+    assert (tmp_path / "run" / "room.mp4").stat().st_size > 1000
