@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,17 @@ pytest.importorskip("ale_py")
 pytest.importorskip("minatar")
 
 from foveate.agents import screens
-from foveate.agents.envs import AtariVector, Games, VectorStep, open_environments, stack_steps
+from foveate.agents.envs import AtariVector, Games, VectorStep, open_environments
 from foveate.agents.games import AtariGame, EnvironmentSettings, atari_name, open_game, published_mask_a3c
 from foveate.errors import RequestError
 
 PLAIN = {"noops": 0, "fire": False}
 """Games that begin the same whoever runs them."""
+
+
+def stack_steps(steps: list[VectorStep]) -> dict[str, torch.Tensor]:
+    """Steps one after another: every field with a time axis in front."""
+    return {f.name: torch.stack([getattr(step, f.name) for step in steps]) for f in fields(VectorStep)}
 
 
 def play(environments, steps: int, seed: int = 0, policy=None) -> dict[str, torch.Tensor]:

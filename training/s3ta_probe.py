@@ -33,6 +33,7 @@ VARIANTS = {
     "and keys and values": ("s3ta", {"initial_query": 0.0}, False),
     "and heads that begin with queries: s3ta": ("s3ta", {}, False),
     "the same with 8 heads": ("s3ta", {"heads": 8}, False),
+    "with 4, answers not normalised": ("s3ta", {"normalise_answers": False}, False),
     "fixed queries": ("s3ta-fixed-query", {}, False),
     "norms of keys": ("s3ta-l2-keys", {}, False),
 }

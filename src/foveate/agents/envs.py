@@ -326,8 +326,3 @@ class Tally:
         tally.length = torch.tensor([np.frombuffer(row[8:16], np.int64)[0] for row in rows])
         tally.over = torch.tensor([bool(row[16]) for row in rows])
         return tally
-
-
-def stack_steps(steps: Sequence[VectorStep]) -> dict[str, Tensor]:
-    """Steps one after another: every field with a time axis in front."""
-    return {f.name: torch.stack([getattr(step, f.name) for step in steps]) for f in fields(VectorStep)}

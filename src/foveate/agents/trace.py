@@ -210,7 +210,7 @@ def record(
 ) -> Trace:
     """Play, and write down everything; ends after `steps` steps, or sooner with the game that is the `episodes`th.
 
-    `environment` is the agent's own unless given. What is in the directory already is replaced when the trace is whole.
+    `environment` is the agent's own unless given. A trace that is in the directory already is removed first.
     Raises RequestError where the environment does not fit the agent, or the directory cannot be written to.
     """
     if steps < 1 or (episodes is not None and episodes < 1):

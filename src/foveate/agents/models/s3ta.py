@@ -37,7 +37,8 @@ class S3TASettings:
 
     As it is written the model starts with uniform maps: an answer is then the mean over the screen, in which a sprite
     weighs 1/(rows · columns), less than the basis channels beside it; the policy has nothing to learn from, and so the
-    queries get no gradient. `normalise_content`, `initial_query` and `normalise_answers` are against that.
+    queries get little gradient. `normalise_content`, `initial_query` and `normalise_answers` are against that;
+    docs/agents/s3ta.md has what each was found to be worth.
     """
 
     queries: Literal["top-down", "fixed", "l2-keys"] = "top-down"
@@ -238,8 +239,7 @@ class S3TA(AgentNetwork):
     def _initialise(self) -> None:
         """As Sonnet, the library of the paper's authors: every product keeps the variance of what it is given.
 
-        torch's own initial weights shrink a signal by √3 a layer, so that after three of them queries and keys are five
-        times too small, and their maps are uniform.
+        torch's own initial weights shrink a signal by √3 a layer.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
