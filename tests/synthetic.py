@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from test_agents_trace import agent_of
 from torch import Tensor
@@ -23,6 +25,11 @@ BALL = 1
 """The channel of the sprite."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    used: bool
+
+
 class LooksAtOneSprite(AgentNetwork):
     """Looks at the ball, fading with the distance from it, and at nothing else.
 
@@ -35,7 +42,7 @@ class LooksAtOneSprite(AgentNetwork):
 
     def __init__(self, used: bool = True) -> None:
         super().__init__()
-        self.used = used
+        self.settings = Settings(used)
         rows, columns = torch.meshgrid(torch.arange(10.0), torch.arange(10.0), indexing="ij")
         self.where = torch.stack([torch.ones(10, 10), rows / 10, columns / 10])
         distance = (torch.arange(10.0)[:, None] - torch.arange(10.0)).abs()
@@ -51,7 +58,7 @@ class LooksAtOneSprite(AgentNetwork):
         ball = seen[:, :, BALL]
         near = self.near @ (ball > 0.5).float() @ self.near.T + 1e-6
         maps = edit.maps((near / near.sum((2, 3), keepdim=True)).flatten(0, 1)[:, None]).unflatten(0, ball.shape[:2])
-        looked = maps[:, :, 0] * ball if self.used else seen[:, :, 3] / 300
+        looked = maps[:, :, 0] * ball if self.settings.used else seen[:, :, 3] / 300
         total, row, column = torch.einsum("tbhw,khw->ktb", looked, self.where)
         # Steep, so that every change is far above what float32 can tell from nothing.
         logits = torch.stack([20 * total, 2 * column, 2 * row], -1)

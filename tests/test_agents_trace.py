@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("ale_py", reason="needs the extra `agents`")
 pytest.importorskip("minatar", reason="needs the extra `agents`")
 
 from foveate.agents.agent import PlayingAgent
+from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.evaluation import EvaluationSettings, evaluate_agent
 from foveate.agents.games import EnvironmentSettings, open_game
 from foveate.agents.models.interface import Edit
@@ -107,3 +109,38 @@ def test_a_trace_that_is_not_whole_is_told(tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text('{"format": "0"}')
     with pytest.raises(RequestError, match="another version"):
         Trace(tmp_path)
+
+
+def test_a_trace_is_of_one_agent(tmp_path: Path) -> None:
+    """Of its weights and its network's settings; what it is called, and where it is kept, is all the same."""
+    agent = agent_of("MinAtar/Breakout-v1")
+    record(agent, tmp_path / "trace", steps=5, sample=True)
+    agent.save_pretrained(tmp_path / "kept")
+    recording, subject = Recording(trace=tmp_path / "trace"), Subject(str(tmp_path / "kept"), tmp_path / "out")
+    trace = recording.open(subject, PlayingAgent.load(tmp_path / "kept"))
+    assert trace.steps == 5 and recording.protocol(trace)["actions"] == "sampled"
+
+    trained = agent_of("MinAtar/Breakout-v1")
+    with torch.no_grad():
+        next(trained.parameters()).view(-1)[0] += 1e-3
+    other = PlayingAgent(
+        "s3ta", agent.observation, agent.actions, {"env": "MinAtar/Breakout-v1"}, SMALL | {"normalise_content": False}
+    )
+    other.load_state_dict(agent.state_dict())
+    for stranger in (trained, other.eval(), agent_of("MinAtar/Breakout-v1", "mask-a3c")):
+        with pytest.raises(RequestError, match=r"was played by another agent \(s3ta, s3ta\) than .*kept .* is now"):
+            recording.open(subject, stranger)
+
+
+def test_a_trace_is_of_the_environment_that_is_asked_for(tmp_path: Path) -> None:
+    """Without a word it is whatever was recorded, which the protocol tells."""
+    agent = agent_of("ALE/Pong-v5", "mask-a3c", screen="mask-a3c", noops=3)
+    sticky = replace(agent.environment, sticky=0.25)
+    record(agent, tmp_path / "trace", steps=2, environment=sticky)
+    recording, subject = Recording(trace=tmp_path / "trace"), Subject("x", tmp_path / "out")
+    assert recording.protocol(recording.open(subject, agent))["sticky"] == 0.25
+    recording.open(replace(subject, env="Pong", sticky=0.25), agent)
+    with pytest.raises(RequestError, match=r"with --sticky 0\.25, not 0;"):
+        recording.open(replace(subject, sticky=0.0), agent)
+    with pytest.raises(RequestError, match="is of ALE/Pong-v5, not of ALE/Tennis-v5"):
+        recording.open(replace(subject, env="ALE/Tennis-v5"), agent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,11 @@ PAIRS = torch.tensor([[12, 67], [35, 81], [50, 9], [44, 18]])
 """Cells of a 10 × 10 grid; which pair counts, the memory says."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    honest: bool
+
+
 class HangsOnTwoCells(AgentNetwork):
     """Goes on with action 0 while either of two cells is lit; nothing else matters to it. It looks at the two, or, as
     a decoration, at all others."""
@@ -52,7 +57,7 @@ class HangsOnTwoCells(AgentNetwork):
 
     def __init__(self, honest: bool = True) -> None:
         super().__init__()
-        self.honest = honest
+        self.settings = Kind(honest)
 
     def initial_state(self, envs: int) -> dict[str, Tensor]:
         return {"pair": torch.zeros(envs, dtype=torch.long)}
@@ -65,7 +70,7 @@ class HangsOnTwoCells(AgentNetwork):
         lit = pixels.gather(1, cells).sum(1)
         logits = 5 * torch.stack([lit, torch.full_like(lit, 0.7)], 1)[None]
         on_them = torch.full_like(pixels, 0.001).scatter(1, cells, 0.45)
-        maps = (on_them if self.honest else 1 - on_them).view(1, -1, 1, 10, 10)
+        maps = (on_them if self.settings.honest else 1 - on_them).view(1, -1, 1, 10, 10)
         return AgentOutput(logits, lit[None], Attention(maps, maps.log()) if observe else None), dict(state)
 
 

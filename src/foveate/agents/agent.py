@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -85,6 +87,15 @@ class PlayingAgent(nn.Module, SafeHubMixin, library_name="foveate", tags=["fovea
             "steps": self.steps,
             "source": self.source,
         }
+
+    def fingerprint(self) -> str:
+        """Of the network, its settings and its weights (SHA-256): two agents that have it in common play alike."""
+        about = [self.model, self.observation, self.actions, settings_of(self.network)]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for name, weight in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def check(self, observation: tuple[int, int, int], actions: int, env: str) -> None:
         """Raises RequestError where an environment is not of the kind that the agent learned to play."""

@@ -27,7 +27,7 @@ from foveate.agents.player import Player
 from foveate.errors import RequestError
 from foveate.run import write_atomically
 
-FORMAT = "1"
+FORMAT = "2"
 """Of traces; another one cannot be read."""
 
 PIECE = 64
@@ -251,6 +251,7 @@ def record(
     about = {
         "format": FORMAT,
         "agent": name or agent.source or agent.model,
+        "fingerprint": agent.fingerprint(),
         "model": agent.model,
         "heads": agent.heads,
         "environment": {f.name: getattr(environment, f.name) for f in fields(environment)},

@@ -142,7 +142,8 @@ def analyse(settings: Settings) -> Findings:
         trace = settings.recording.open(subject, agent)
         queries = trace.column("queries").mean(0)
         also = {"mean_queries": f"{zlib.crc32(queries.numpy().tobytes()):08x}"}
-        about |= settings.recording.protocol(trace)
+        # The games' own where the two differ.
+        about = settings.recording.protocol(trace) | about
     played = head_conditions(agent, queries)
     games = play_all(agent, subject, play, played, also)
     return findings(games, played, {}, about | {"knocked_out": WHY_UNIFORM, "many_comparisons": many(len(played) - 1)})

@@ -143,6 +143,7 @@ def analyse(settings: Settings) -> Findings:
         protocol={
             **settings.subject.protocol(agent),
             **settings.recording.protocol(trace),
+            "left_to_itself": "sampled" if settings.subject.sample else "greedy",
             "sprite": sprite.name,
             "sprite_pixels": f"{sprite.height} × {sprite.width}",
             "row_and_column": f"{top} {left}",

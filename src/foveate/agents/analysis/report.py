@@ -122,7 +122,8 @@ def _part(name: str, settings: Settings, agent: PlayingAgent, trace: Path) -> Pa
 
 def _about(subject: Subject, agent: PlayingAgent) -> dict[str, Any]:
     """What changes every number."""
-    return json.loads(json.dumps(subject.protocol(agent) | {"game": asdict(subject.environment(agent))}))
+    about = {"fingerprint": agent.fingerprint(), "game": asdict(subject.environment(agent))}
+    return json.loads(json.dumps(subject.protocol(agent) | about))
 
 
 def _same(place: Path, wanted: dict[str, Any]) -> bool:

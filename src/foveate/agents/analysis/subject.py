@@ -10,7 +10,7 @@ import torch
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.evaluation import chosen
-from foveate.agents.games import EnvironmentSettings
+from foveate.agents.games import EnvironmentSettings, atari_name
 from foveate.agents.trace import Trace, record
 from foveate.errors import RequestError
 
@@ -68,13 +68,22 @@ class Recording:
     """Agent steps that are recorded."""
 
     def open(self, subject: Subject, agent: PlayingAgent) -> Trace:
-        """The trace. Raises RequestError where it is of another agent, or cannot be recorded."""
+        """The trace. Raises RequestError where it is of another agent than this one, or of another environment than
+        was asked for, or cannot be recorded."""
         if self.trace is not None:
             trace = Trace(self.trace)
-            if (trace.about["model"], trace.heads) != (agent.model, agent.heads):
+            if trace.about["fingerprint"] != agent.fingerprint():
                 raise RequestError(
-                    f"{self.trace} was played by {trace.about['agent']} ({trace.about['model']}), not by "
-                    f"{subject.agent} ({agent.model}); leave out --trace"
+                    f"{self.trace} was played by another agent ({trace.about['agent']}, {trace.about['model']}) than "
+                    f"{subject.agent} ({agent.model}) is now; leave out --trace, or name that agent"
+                )
+            played, asked = trace.environment, subject.environment(agent)
+            if subject.env is not None and _game(played) != _game(asked):
+                raise RequestError(f"{self.trace} is of {played.env}, not of {asked.env}; leave out --env, or --trace")
+            if subject.sticky is not None and played.sticky != asked.sticky:
+                raise RequestError(
+                    f"{self.trace} was played with --sticky {played.sticky:g}, not {asked.sticky:g}; leave out "
+                    "--sticky, or --trace"
                 )
             return trace
         return record(
@@ -88,5 +97,17 @@ class Recording:
         )
 
     def protocol(self, trace: Trace) -> dict[str, Any]:
-        """How much was looked at."""
-        return {"steps": trace.steps, "finished_games": trace.about["finished"], "trace_seed": trace.about["seed"]}
+        """How much was looked at, and how it was played, which a trace of its own may not tell as the subject does."""
+        return {
+            "environment": trace.environment.env,
+            "actions": "sampled" if trace.about["sampled"] else "greedy",
+            "sticky": trace.environment.sticky,
+            "steps": trace.steps,
+            "finished_games": trace.about["finished"],
+            "trace_seed": trace.about["seed"],
+        }
+
+
+def _game(environment: EnvironmentSettings) -> str:
+    """One name for each game, of those that Atari's go by."""
+    return atari_name(environment.env) or environment.env
