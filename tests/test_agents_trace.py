@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,12 +107,82 @@ def test_a_trace_that_is_not_whole_is_told(tmp_path: Path) -> None:
     trace = record(agent, tmp_path, steps=5)
     with pytest.raises(RequestError, match="steps 0 to 4"):
         trace.piece(5)
-    (tmp_path / "00000000.npz").write_bytes(b"half")
+    (tmp_path / trace.about["pieces"] / "00000000.npz").write_bytes(b"half")
     with pytest.raises(RequestError, match="cannot be read"):
         Trace(tmp_path).piece(0)
     (tmp_path / "trace.json").write_text('{"format": "0"}')
     with pytest.raises(RequestError, match="another version"):
         Trace(tmp_path)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(directory)): file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+
+
+def test_a_trace_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Of all that was its own, and of nothing else; also of what a recording that was killed has left."""
+    agent = agent_of("MinAtar/Breakout-v1")
+    record(agent, tmp_path, steps=PIECE + 2)
+    mine = {"notes.txt": b"mine", "12345678.npz": b"mine", "pieces-1/settings.json": b"mine"}
+    (tmp_path / "pieces-1").mkdir()
+    for name, words in mine.items():
+        (tmp_path / name).write_bytes(words)
+    (tmp_path / "pieces-1" / "00000640.npz").write_bytes(b"killed")
+    for seed, place in ((1, "pieces-1"), (2, "pieces-0")):
+        trace = record(agent, tmp_path, steps=4, seed=seed)
+        assert contents(tmp_path).keys() == mine.keys() | {"trace.json", f"{place}/00000000.npz"}
+        assert trace.steps == 4 and len(trace.column("action")) == 4
+    assert mine.items() <= contents(tmp_path).items()
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "said"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RequestError, "cannot write to .*: No space left on device"),
+    ],
+)
+@pytest.mark.parametrize("at", ["in play", "at the end"])
+def test_until_then_the_old_one_stays_whole(
+    at: str, broken: BaseException, error: type[BaseException], said: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    agent = agent_of("MinAtar/Breakout-v1")
+    old = record(agent, tmp_path / "old", steps=PIECE + 2)
+    (tmp_path / "old" / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    write, written = np.savez_compressed, []
+
+    def breaks(file: Path, **arrays: Any) -> None:
+        if len(written) == 2:
+            # What there was of the new one is on the disk, and not in memory.
+            assert all(f.exists() for f in written) and len(arrays["action"]) == PIECE
+            file.write_bytes(b"half")
+            raise broken
+        written.append(file)
+        write(file, **arrays)
+
+    def broken_off(*_: object) -> None:
+        raise broken
+
+    if at == "in play":
+        monkeypatch.setattr(np, "savez_compressed", breaks)
+    else:
+        monkeypatch.setattr(os, "replace", broken_off)
+    for place in (tmp_path / "old", tmp_path / "new"):
+        written.clear()
+        with pytest.raises(error, match=said):
+            record(agent, place, steps=3 * PIECE + 1, seed=1)
+    monkeypatch.undo()
+    assert contents(tmp_path) == before and not (tmp_path / "new").exists()
+    assert sorted(p.name for p in (tmp_path / "old").iterdir()) == ["notes.txt", "pieces-0", "trace.json"]
+    assert torch.equal(Trace(tmp_path / "old").column("action"), old.column("action"))
+
+
+def test_where_nothing_can_be_written_nothing_is_played(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RequestError, match=r"cannot write to .*file"):
+        record(agent_of("MinAtar/Breakout-v1"), tmp_path / "file", steps=10**9)
+    assert contents(tmp_path) == {"file": b"mine"}
 
 
 def test_a_trace_is_of_one_agent(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -25,10 +25,15 @@ from foveate.agents.games import AtariGame, EnvironmentSettings, open_game
 from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Attention, Edit, State
 from foveate.agents.player import Player
 from foveate.errors import RequestError
-from foveate.run import write_atomically
 
 FORMAT = "2"
 """Of traces; another one cannot be read."""
+
+ABOUT = "trace.json"
+"""What was played, and which of PLACES the pieces are in. So it alone says which trace the directory holds."""
+
+PLACES = ("pieces-0", "pieces-1")
+"""A trace is written to the one that the trace before is not in."""
 
 PIECE = 64
 """Steps of a file: as many are held in memory at once, and at most as many are played again to go on from a step."""
@@ -95,7 +100,7 @@ class Trace:
         """Raises RequestError where there is no trace, or one of another version."""
         self.directory = Path(directory)
         try:
-            about = json.loads((self.directory / "trace.json").read_text(encoding="utf-8"))
+            about = json.loads((self.directory / ABOUT).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RequestError(f"{directory} holds no whole trace; record one anew") from error
         if about.get("format") != FORMAT:
@@ -174,7 +179,7 @@ class Trace:
         return [range(a, b) for a, b in zip(starts, ends, strict=True) if b > a]
 
     def _piece(self, start: int) -> Piece:
-        file = self.directory / f"{start:08}.npz"
+        file = _file(self.directory / self.about["pieces"], start)
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
@@ -210,22 +215,87 @@ def record(
 ) -> Trace:
     """Play, and write down everything; ends after `steps` steps, or sooner with the game that is the `episodes`th.
 
-    `environment` is the agent's own unless given. A trace that is in the directory already is removed first.
+    `environment` is the agent's own unless given. A trace that is in the directory already is replaced, at the end: it
+    stays whole until then, and if that is not reached. Other files there are left alone.
     Raises RequestError where the environment does not fit the agent, or the directory cannot be written to.
     """
     if steps < 1 or (episodes is not None and episodes < 1):
         raise RequestError("a trace has at least one step, and at least one episode")
     environment = environment or agent.environment
-    games = Games([open_game(environment)], environment)
-    agent.check(games.observation_shape, games.actions, environment.env)
     place = Path(directory)
+    with closing(Games([open_game(environment)], environment)) as games:
+        agent.check(games.observation_shape, games.actions, environment.env)
+        with _replaced(place) as pieces:
+            player = Player(agent, 1, sample=sample, seed=seed, edit=edit)
+            played, ended = _play(games, player, pieces, steps, episodes, seed)
+            about = {
+                "format": FORMAT,
+                "pieces": pieces.name,
+                "agent": name or agent.source or agent.model,
+                "fingerprint": agent.fingerprint(),
+                "model": agent.model,
+                "heads": agent.heads,
+                "environment": {f.name: getattr(environment, f.name) for f in fields(environment)},
+                "action_names": games.action_names,
+                "steps": played,
+                "finished": ended,
+                "sampled": sample,
+                "seed": seed,
+            }
+            (pieces / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return Trace(place)
+
+
+@contextmanager
+def _replaced(place: Path) -> Iterator[Path]:
+    """A directory to write the pieces and ABOUT to, which in the end become the trace that `place` holds.
+
+    Whatever happens, that is the old one or the new one, and nothing is left of the other.
+    Raises RequestError for an OSError, also for one within.
+    """
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        for old in [place / "trace.json", *place.glob("????????.npz")]:
-            old.unlink(missing_ok=True)
+        new, before = not place.exists(), _pieces(place)
+        pieces = place / next(name for name in PLACES if name != before)
+        _remove(pieces)  # what a recording that was killed has left
+        try:
+            pieces.mkdir(parents=True, exist_ok=True)
+            yield pieces
+            # One renaming: there is no moment without a trace.
+            os.replace(pieces / ABOUT, place / ABOUT)
+        finally:
+            holds = _pieces(place)
+            for name in PLACES:
+                if name != holds:
+                    _remove(place / name)
+            if new and holds is None:
+                with suppress(OSError):
+                    place.rmdir()
     except OSError as error:
-        raise RequestError(f"cannot write to {place}: {error.strerror}") from error
-    player = Player(agent, 1, sample=sample, seed=seed, edit=edit)
+        raise RequestError(f"cannot write to {place}: {error.strerror or error}") from error
+
+
+def _pieces(place: Path) -> str | None:
+    """The one of PLACES that the directory's trace is in; None where it holds none."""
+    try:
+        return str(json.loads((place / ABOUT).read_text(encoding="utf-8"))["pieces"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _remove(pieces: Path) -> None:
+    """Of a directory of pieces, the files that are a trace's; then the directory, if it is empty."""
+    for file in (*pieces.glob("[0-9]" * 8 + ".npz"), pieces / ABOUT):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        pieces.rmdir()
+
+
+def _file(pieces: Path, start: int) -> Path:
+    return pieces / f"{start:08}.npz"
+
+
+def _play(games: Games, player: Player, pieces: Path, steps: int, episodes: int | None, seed: int) -> tuple[int, int]:
+    """Write a file every PIECE steps; returns the steps that were played and the games that ended."""
     step, played, ended = games.reset(seed), 0, 0
     rows: list[dict[str, Tensor]] = []
     begin = _begin(games, player.state)
@@ -243,26 +313,11 @@ def record(
             played += 1
             bar.update(1)
             if len(rows) == PIECE:
-                _write(place, played - PIECE, rows, begin)
+                _write(_file(pieces, played - PIECE), rows, begin)
                 rows, begin = [], _begin(games, player.state)
     if rows:
-        _write(place, played - len(rows), rows, begin)
-    games.close()
-    about = {
-        "format": FORMAT,
-        "agent": name or agent.source or agent.model,
-        "fingerprint": agent.fingerprint(),
-        "model": agent.model,
-        "heads": agent.heads,
-        "environment": {f.name: getattr(environment, f.name) for f in fields(environment)},
-        "action_names": games.action_names,
-        "steps": played,
-        "finished": ended,
-        "sampled": sample,
-        "seed": seed,
-    }
-    write_atomically(place / "trace.json", json.dumps(about, indent=1) + "\n")
-    return Trace(place)
+        _write(_file(pieces, played - len(rows)), rows, begin)
+    return played, ended
 
 
 def _begin(games: Games, state: State) -> dict[str, np.ndarray]:
@@ -292,17 +347,8 @@ def _row(step: VectorStep, seen: dict[str, Tensor], action: Tensor, output: Agen
     }
 
 
-def _write(place: Path, start: int, rows: Sequence[dict[str, Tensor]], begin: Mapping[str, np.ndarray]) -> None:
+def _write(file: Path, rows: Sequence[dict[str, Tensor]], begin: Mapping[str, np.ndarray]) -> None:
     arrays = {name: torch.stack([row[name] for row in rows]).numpy() for name in rows[0]}
     if np.array_equal(arrays["screen"], arrays["step.observation"].transpose(0, 2, 3, 1)):
         del arrays["screen"]  # the agent sees what a person sees
-    file = place / f"{start:08}.npz"
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **arrays, **begin)
-    temporary = file.with_suffix(".tmp")
-    try:
-        temporary.write_bytes(packed.getbuffer())
-        os.replace(temporary, file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RequestError(f"cannot write to {place}: {error.strerror}") from error
+    np.savez_compressed(file, allow_pickle=False, **arrays, **begin)
