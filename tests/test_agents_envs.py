@@ -14,8 +14,9 @@ pytest.importorskip("ale_py")
 pytest.importorskip("minatar")
 
 from foveate.agents import screens
+from foveate.agents.atari import AtariGame
 from foveate.agents.envs import AtariVector, Games, VectorStep, open_environments
-from foveate.agents.games import AtariGame, EnvironmentSettings, atari_name, open_game, published_mask_a3c
+from foveate.agents.games import EnvironmentSettings, atari_name, open_game, published_mask_a3c
 from foveate.errors import RequestError
 
 PLAIN = {"noops": 0, "fire": False}

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from foveate.agents import screens
-from foveate.agents.games import AtariGame, EnvironmentSettings, Game, Turn, atari_name, open_game
+from foveate.agents.atari import AtariGame
+from foveate.agents.games import EnvironmentSettings, Game, Turn, atari_name, open_game
 from foveate.agents.screens import Box
 from foveate.errors import RequestError
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from foveate.agents.games import EnvironmentSettings, GymGame, atari_name, open_game
+from foveate.agents.games import EnvironmentSettings, atari_name, open_game
+from foveate.agents.gym_game import GymGame
 from foveate.agents.trace import Trace
 from foveate.errors import RequestError
 

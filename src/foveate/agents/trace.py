@@ -20,8 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from foveate.agents.agent import PlayingAgent
+from foveate.agents.atari import AtariGame
 from foveate.agents.envs import Games, VectorStep
-from foveate.agents.games import AtariGame, EnvironmentSettings, open_game
+from foveate.agents.games import EnvironmentSettings, open_game
 from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Attention, Edit, State
 from foveate.agents.player import Player
 from foveate.errors import RequestError

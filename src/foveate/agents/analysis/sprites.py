@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from foveate.agents.games import EnvironmentSettings, GymGame
+from foveate.agents.games import EnvironmentSettings
+from foveate.agents.gym_game import GymGame
 from foveate.agents.screens import Box
 from foveate.errors import RequestError
 from foveate.viz.video import MARK
