@@ -17,16 +17,8 @@ pytest.importorskip("minatar", reason="needs the extra `agents`")
 
 from test_agents_trace import agent_of
 
-from foveate.agents.analysis.inject import (
-    Settings,
-    analyse,
-    cells_under,
-    elsewhere,
-    mass,
-    roll,
-    together,
-    variation,
-)
+from foveate.agents.analysis.inject import Settings, analyse, mass, variation
+from foveate.agents.analysis.rolled import cells_under, elsewhere, roll, together
 from foveate.agents.analysis.sprites import LUMINANCE, SHAPES, Sprite, cut, named, paste
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.screens import Box, area

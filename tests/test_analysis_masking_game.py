@@ -18,7 +18,8 @@ from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import masking_game
 from foveate.agents.analysis.blur import ATARI, MINATAR, Blur, blurred
 from foveate.agents.analysis.masking_agent import learn
-from foveate.agents.analysis.masking_game import GOAL, Settings, analyse, compare, ranks, search, smallest
+from foveate.agents.analysis.masking_beside import compare, ranks
+from foveate.agents.analysis.masking_game import GOAL, Settings, analyse, search, smallest
 from foveate.agents.analysis.moments import Moments, moments_of
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.models.grid import Grid

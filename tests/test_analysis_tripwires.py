@@ -14,17 +14,8 @@ pytest.importorskip("minatar", reason="needs the extra `agents`")
 from test_agents_trace import agent_of
 
 from foveate.agents.analysis.following import as_mass
-from foveate.agents.analysis.tripwires import (
-    crossing,
-    lead,
-    lead_sentences,
-    lives,
-    policy_without,
-    shifted,
-    total_variation,
-    tripwires,
-    wire_sentences,
-)
+from foveate.agents.analysis.look_ahead import lead, lead_sentences, lives, shifted
+from foveate.agents.analysis.tripwires import crossing, policy_without, total_variation, tripwires, wire_sentences
 from foveate.agents.models.interface import Edit
 from foveate.agents.trace import record
 from foveate.cli import main

@@ -1,6 +1,6 @@
-"""Analyses of playing agents by name. Each file here is one: its settings, and `analyse(settings) -> Findings`.
+"""Analyses of playing agents by name. The file of that name is one: its settings, and `analyse(settings) -> Findings`.
 
-`subject.py` says who is analysed, `findings.py` what becomes of the outcome; all else is an analysis.
+`subject.py` says who is analysed, `findings.py` what becomes of the outcome; the other files are what analyses share.
 """
 
 from __future__ import annotations

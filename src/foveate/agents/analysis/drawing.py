@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 GREEN, RED, BLUE = (64, 255, 64), (224, 30, 40), (30, 80, 230)
 
+LINE = 2
+"""Pixels of the frame around a cell."""
+
 Screen = UInt8[np.ndarray, "height width 3"]
 
 
@@ -46,6 +49,30 @@ def lit(
 ) -> UInt8[np.ndarray, "high wide 3"]:
     """A screen as bright as it is attended to, by the map's own maximum."""
     return overlay(screen, weights / max(float(weights.max()), 1e-9), row_centres, column_centres, zoom_of(screen))
+
+
+def outlined(
+    picture: UInt8[np.ndarray, "high wide 3"],
+    cells: Sequence[tuple[int, int]],
+    row_centres: Float[np.ndarray, " rows"],
+    column_centres: Float[np.ndarray, " columns"],
+    zoom: int,
+) -> UInt8[np.ndarray, "high wide 3"]:
+    """A frame around each of some cells of an enlarged screen, halfway to the next ones' centres."""
+    framed = picture.copy()
+    for row, column in cells:
+        top, bottom = _edges(row_centres, row, zoom, picture.shape[0])
+        left, right = _edges(column_centres, column, zoom, picture.shape[1])
+        inside = framed[top + LINE : bottom - LINE, left + LINE : right - LINE].copy()
+        framed[top:bottom, left:right] = GREEN
+        framed[top + LINE : bottom - LINE, left + LINE : right - LINE] = inside
+    return framed
+
+
+def _edges(centres: Float[np.ndarray, " cells"], cell: int, zoom: int, size: int) -> tuple[int, int]:
+    half = (centres[1] - centres[0]) / 2 if len(centres) > 1 else size / zoom / 2
+    first, last = ((centres[cell] + side * half + 0.5) * zoom for side in (-1, 1))
+    return max(round(first), 0), min(round(last), size)
 
 
 def tinted(

@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import drawing
 from foveate.agents.analysis.blur import ATARI, MINATAR, in_words
 from foveate.agents.analysis.findings import Findings, Picture, Table
 from foveate.agents.analysis.masking_agent import learn
+from foveate.agents.analysis.masking_beside import (
+    Beside,
+    attention_shares,
+    beside_table,
+    compare,
+    draw_beside,
+    show_share,
+)
 from foveate.agents.analysis.moments import Moments, moments_of
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.models.grid import small
@@ -38,9 +45,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GOAL = Attack()
-
-LINE = 2
-"""Pixels of the frame around a cell."""
 
 BEAMS = 3
 """Masks of each size that beam search goes on from."""
@@ -80,7 +84,7 @@ def analyse(settings: Settings) -> Findings:
     blur = MINATAR if small(agent.observation) else ATARI
     steps = [int((n + 0.5) * trace.steps / settings.moments) for n in range(settings.moments)]
     probe = moments_of(trace, steps, agent, blur)
-    names, maps = _attention(agent, probe.maps)
+    names, maps = attention_shares(agent, probe.maps)
     rng = torch.Generator().manual_seed(settings.subject.seed)
     found = search(probe, dict(zip(names, maps.unbind(1), strict=True)), settings.cells, rng)
     others = [step for step in range(trace.steps) if step not in set(steps)]
@@ -193,99 +197,11 @@ def _ahead(first: Sequence[Found], second: Sequence[Found], rng: torch.Generator
     return bootstrap_means(differ[:, None], rng)[0]
 
 
-# --- the comparison with attention
-
-
-@dataclass(frozen=True)
-class Share:
-    """How much of the attention to all cells that could be masked lies inside the sets, and the controls."""
-
-    inside: Interval
-    random: Interval
-    """Inside a set of the same size drawn from those cells, on average."""
-    other: Interval
-    """Of the head's maps of the other moments: what a head shows that looks where it looks on average."""
-    above_random: Interval
-    above_other: Interval
-
-
-@dataclass(frozen=True)
-class Beside:
-    """The smallest sets beside one head's map, over the moments that have one."""
-
-    moments: int
-    on: Share
-    near: Share
-    """The same with each cell's attention spread over it and the cells beside it: a cell's features come from its
-    neighbours too."""
-    rank: Interval
-    """Place of the set's cells in the order of attention, 0 the most attended, 1 the least, ties sharing theirs; of
-    random cells it is 0.5."""
-
-
-def compare(
-    maps: Float[Tensor, "moments rows columns"],
-    sets: Bool[Tensor, "moments cells"],
-    maskable: Bool[Tensor, "moments cells"],
-    rng: torch.Generator,
-) -> Beside | None:
-    """How attention lies on the sets found; None where fewer than two moments have one."""
-    some = sets.any(1)
-    maps, inside, free = maps[some].double(), sets[some].double(), maskable[some].double()
-    count = len(maps)
-    if count < 2:
-        return None
-
-    def share(looked: Float[Tensor, "moments rows columns"]) -> Share:
-        # Of the maps of all moments (columns), over the cells and the set of each (rows).
-        every = (inside @ looked.flatten(1).T) / (free @ looked.flatten(1).T).clamp(min=1e-12)
-        own = every.diagonal()
-        other = (every.sum(1) - own) / (count - 1)
-        chance = inside.sum(1) / free.sum(1)
-        values = torch.stack([own, chance, other, own - chance, own - other], 1)
-        return Share(*bootstrap_means(values.float(), rng))
-
-    spread = F.avg_pool2d(maps[:, None], 3, stride=1, padding=1, count_include_pad=False).squeeze(1)
-    (rank,) = bootstrap_means(ranks(maps.flatten(1), inside, free)[:, None].float(), rng)
-    return Beside(count, share(maps), share(spread), rank)
-
-
-def ranks(
-    maps: Float[Tensor, "moments cells"], inside: Float[Tensor, "moments cells"], free: Float[Tensor, "moments cells"]
-) -> Float[Tensor, " moments"]:
-    """Mean place of the cells `inside` among those that are `free`, from 0, the highest, to 1."""
-    higher = ((maps[:, None, :] > maps[:, :, None]) * free[:, None, :]).sum(2)
-    same = ((maps[:, None, :] == maps[:, :, None]) * free[:, None, :]).sum(2) - free
-    place = (higher + same / 2) / (free.sum(1, keepdim=True) - 1).clamp(min=1)
-    return (place * inside).sum(1) / inside.sum(1)
-
-
-def _attention(
-    agent: PlayingAgent, maps: Float[Tensor, "moments heads cells"]
-) -> tuple[list[str], Float[Tensor, "moments all_heads cells"]]:
-    """The heads and, where there are several, their mean; each map summing to one."""
-    shares = maps / maps.sum(2, keepdim=True).clamp(min=1e-12)
-    names = list(agent.heads)
-    if len(names) > 1:
-        shares, names = torch.cat([shares, shares.mean(1, keepdim=True)], 1), [*names, "all heads"]
-    return names, shares
-
-
 # --- words
 
 
 def _percent(interval: Interval) -> str:
     return f"{interval.mean:.0%} ({interval.low:.0%} to {interval.high:.0%})"
-
-
-def _share(interval: Interval) -> str:
-    """Of attention, of which a cell has little."""
-    return f"{interval.mean:.1%} ({interval.low:.1%} to {interval.high:.1%})"
-
-
-def _shares(s: Share) -> list[str]:
-    controls = [f"{control.mean:.1%}" for control in (s.random, s.other)]
-    return [_share(s.inside), *controls, _share(s.above_random), _share(s.above_other)]
 
 
 def _number(interval: Interval) -> str:
@@ -330,10 +246,10 @@ def _sentences(
                 else " on average, and is not shown to follow them"
             )
         said.append(
-            f"{where}: they hold {_share(on.inside)} of it, against {on.random.mean:.1%} in as many random cells and "
-            f"{on.other.mean:.1%} of the map of another moment; in the order of attention their place is "
+            f"{where}: they hold {show_share(on.inside)} of it, against {on.random.mean:.1%} in as many random cells "
+            f"and {on.other.mean:.1%} of the map of another moment; in the order of attention their place is "
             f"{beside.rank.mean:.2f} ({beside.rank.low:.2f} to {beside.rank.high:.2f}; 0 is the most attended, 0.5 "
-            f"chance). With each cell's attention spread over the cells beside it, it is {_share(near.inside)}, "
+            f"chance). With each cell's attention spread over the cells beside it, it is {show_share(near.inside)}, "
             f"against {near.random.mean:.1%} and {near.other.mean:.1%}."
         )
     ordered, chance = outcomes[f"attention: {main}"], outcomes["random"]
@@ -357,17 +273,7 @@ def _tables(outcomes: Mapping[str, Outcome], beside: Mapping[str, Beside | None]
         ["method", "changed", "cells", "queries"],
         [[name, _percent(o.changed), _number(o.cells), _number(o.queries)] for name, o in outcomes.items()],
     )
-    columns = ["random set", "another moment", "less random", "less another moment"]
-    maps = Table(
-        "attention inside the smallest sets found; the differences are paired",
-        ["head", "on them", *columns, "or beside them", *columns, "place"],
-        [
-            [name, *_shares(b.on), *_shares(b.near), f"{b.rank.mean:.2f} ({b.rank.low:.2f} to {b.rank.high:.2f})"]
-            for name, b in beside.items()
-            if b is not None
-        ],
-    )
-    return [methods, *([maps] if maps.rows else [])]
+    return [methods, *([beside_table(beside)] if any(beside.values()) else [])]
 
 
 # --- pictures
@@ -429,36 +335,12 @@ def draw_moments(
         plain = screen.repeat(zoom, 0).repeat(zoom, 1)
         lights = [drawing.lit(screen, m.view(grid).numpy(), down, across) for m in probe.maps[row]]
         whole, *lit = (
-            outlined(p, [divmod(c, grid[1]) for c in f.masked], down, across, zoom) for p in (plain, *lights)
+            drawing.outlined(p, [divmod(c, grid[1]) for c in f.masked], down, across, zoom) for p in (plain, *lights)
         )
         seen = as_seen(probe.shown(torch.tensor([row]), visible)[0])
         then = f"{trace.action_names[int(probe.label[row])]} → {trace.action_names[f.label]}"
         rows.append((f"step {step}\n{then}", [whole, seen, *lit]))
     return drawing.sheet(["screen", "blurred, as seen", *(f"attention: {head}" for head in agent.heads)], rows)
-
-
-def outlined(
-    picture: UInt8[np.ndarray, "high wide 3"],
-    cells: Sequence[tuple[int, int]],
-    row_centres: Float[np.ndarray, " rows"],
-    column_centres: Float[np.ndarray, " columns"],
-    zoom: int,
-) -> UInt8[np.ndarray, "high wide 3"]:
-    """A frame around each of some cells of an enlarged screen, halfway to the next ones' centres."""
-    framed = picture.copy()
-    for row, column in cells:
-        top, bottom = _edges(row_centres, row, zoom, picture.shape[0])
-        left, right = _edges(column_centres, column, zoom, picture.shape[1])
-        inside = framed[top + LINE : bottom - LINE, left + LINE : right - LINE].copy()
-        framed[top:bottom, left:right] = drawing.GREEN
-        framed[top + LINE : bottom - LINE, left + LINE : right - LINE] = inside
-    return framed
-
-
-def _edges(centres: Float[np.ndarray, " cells"], cell: int, zoom: int, size: int) -> tuple[int, int]:
-    half = (centres[1] - centres[0]) / 2 if len(centres) > 1 else size / zoom / 2
-    first, last = ((centres[cell] + side * half + 0.5) * zoom for side in (-1, 1))
-    return max(round(first), 0), min(round(last), size)
 
 
 def as_seen(observation: UInt8[Tensor, "channels height width"]) -> UInt8[np.ndarray, "height width 3"]:
@@ -492,23 +374,4 @@ def draw_methods(outcomes: Mapping[str, Outcome]) -> Figure:
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
-    return figure
-
-
-def draw_beside(beside: Mapping[str, Beside | None]) -> Figure:
-    """Dots with intervals, a row a head: the share of attention inside the sets, and the controls."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.4 + 0.7 * len(beside)), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    kinds = {"inside": "the set found", "other": "of another moment's map", "random": "a random set"}
-    for axis, part, title in ((axes[0], "on", "inside"), (axes[1], "near", "inside, spread over the cells beside")):
-        series = {
-            label: [getattr(getattr(b, part), kind) if b else None for b in beside.values()]
-            for kind, label in kinds.items()
-        }
-        drawing.dots(axis, list(beside), series)
-        axis.set_title(f"share of attention {title}", fontsize=10, loc="left")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
