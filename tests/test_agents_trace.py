@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("ale_py", reason="needs the extra `agents`")
 pytest.importorskip("minatar", reason="needs the extra `agents`")
 
+from foveate.agents import trace
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.evaluation import EvaluationSettings, evaluate_agent
@@ -23,6 +24,9 @@ from foveate.agents.models.interface import Edit
 from foveate.agents.player import Player
 from foveate.agents.trace import PIECE, Trace, attention_of, record
 from foveate.errors import RequestError
+
+PART = 8
+"""Steps of a file, where there are to be several of them soon."""
 
 SMALL = {"memory": 8, "keys": 4, "core": 16, "output": 16, "query_units": (16,), "answer_units": (16,)}
 
@@ -146,8 +150,9 @@ def test_a_trace_takes_the_place_of_another(tmp_path: Path) -> None:
 def test_until_then_the_old_one_stays_whole(
     at: str, broken: BaseException, error: type[BaseException], said: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(trace, "PIECE", PART)
     agent = agent_of("MinAtar/Breakout-v1")
-    old = record(agent, tmp_path / "old", steps=PIECE + 2)
+    old = record(agent, tmp_path / "old", steps=PART + 2)
     (tmp_path / "old" / "notes.txt").write_text("mine")
     before = contents(tmp_path)
     write, written = np.savez_compressed, []
@@ -155,7 +160,7 @@ def test_until_then_the_old_one_stays_whole(
     def breaks(file: Path, **arrays: Any) -> None:
         if len(written) == 2:
             # What there was of the new one is on the disk, and not in memory.
-            assert all(f.exists() for f in written) and len(arrays["action"]) == PIECE
+            assert all(f.exists() for f in written) and len(arrays["action"]) == PART
             file.write_bytes(b"half")
             raise broken
         written.append(file)
@@ -164,15 +169,15 @@ def test_until_then_the_old_one_stays_whole(
     def broken_off(*_: object) -> None:
         raise broken
 
-    if at == "in play":
-        monkeypatch.setattr(np, "savez_compressed", breaks)
-    else:
-        monkeypatch.setattr(os, "replace", broken_off)
-    for place in (tmp_path / "old", tmp_path / "new"):
-        written.clear()
-        with pytest.raises(error, match=said):
-            record(agent, place, steps=3 * PIECE + 1, seed=1)
-    monkeypatch.undo()
+    with monkeypatch.context() as broken_here:
+        if at == "in play":
+            broken_here.setattr(np, "savez_compressed", breaks)
+        else:
+            broken_here.setattr(os, "replace", broken_off)
+        for place in (tmp_path / "old", tmp_path / "new"):
+            written.clear()
+            with pytest.raises(error, match=said):
+                record(agent, place, steps=3 * PART + 1, seed=1)
     assert contents(tmp_path) == before and not (tmp_path / "new").exists()
     assert sorted(p.name for p in (tmp_path / "old").iterdir()) == ["notes.txt", "pieces-0", "trace.json"]
     assert torch.equal(Trace(tmp_path / "old").column("action"), old.column("action"))
