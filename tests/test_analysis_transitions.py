@@ -117,4 +117,4 @@ def test_the_command(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5_000
     with pytest.raises(SystemExit) as end:
         main([*words, "--trace", str(tmp_path / "trace"), "--start", "80"])
-    assert end.value.code == 2 and "room for 16 frames from 0 to 74" in capsys.readouterr().err
+    assert end.value.code == 2 and "room for what is drawn from 0 to 74" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5_000
     again = ["--trace", str(tmp_path / "out" / "trace")]
     assert run([*words, *again, "--start", "60"]) == 2
-    assert "has room for 10 frames from 0 to 42" in capsys.readouterr().err
+    assert "has room for what is drawn from 0 to 42" in capsys.readouterr().err
     # Keys alone are no queries.
     agent_of("MinAtar/Breakout-v1", "mask-a3c").save_pretrained(tmp_path / "agent")
     assert run(words) == 2

@@ -17,6 +17,10 @@ class Interval:
     low: float
     high: float
 
+    def __format__(self, how: str) -> str:
+        """For a person, each of the three numbers as `how` says: f"{interval:.1%}" is 50.0% (40.0% to 60.0%)."""
+        return f"{self.mean:{how}} ({self.low:{how}} to {self.high:{how}})" if how else str(self)
+
     @property
     def sign(self) -> int:
         """1 or -1 where the whole interval lies above or below zero, 0 where it does not."""

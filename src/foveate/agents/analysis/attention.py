@@ -73,9 +73,7 @@ def analyse(settings: Settings) -> Findings:
     """Measure a trace."""
     if settings.radius <= 0:
         raise RequestError(f"--radius is {settings.radius:g}; it must be above 0")
-    agent = settings.subject.open()
-    if not agent.heads:
-        raise RequestError(f"{settings.subject.agent} ({agent.model}) has no attention; take an S3TA or a masked A3C")
+    agent = settings.subject.open_attentive()
     trace = settings.recording.open(settings.subject, agent)
     rng = torch.Generator().manual_seed(settings.subject.seed)
     maps = trace.column("maps")
@@ -241,10 +239,7 @@ def spread_table(shapes: Mapping[str, Shape]) -> Table:
     return Table(
         "How each head's map is spread; mean over the steps with its 95% interval",
         ("head", "entropy (nats)", "of a uniform map's", "heaviest cell"),
-        [
-            [head, _show(s.entropy), _show(s.share, percent=True), _show(s.peak, percent=True)]
-            for head, s in shapes.items()
-        ],
+        [[head, _show(s.entropy, ".2f"), _show(s.share), _show(s.peak)] for head, s in shapes.items()],
     )
 
 
@@ -259,7 +254,7 @@ def following_table(found: Mapping[str, Mapping[str, Followed]]) -> Table:
                 f"{f.steps:,}",
                 f"{f.mass:.1%}",
                 f"{f.chance:.1%}",
-                _show(f.excess, percent=True),
+                _show(f.excess),
                 f"{_gain(f):.2f}",
             ]
             for head, by in found.items()
@@ -268,11 +263,8 @@ def following_table(found: Mapping[str, Mapping[str, Followed]]) -> Table:
     )
 
 
-def _show(interval: Interval | None, *, percent: bool = False) -> str:
-    if interval is None:
-        return "too rare"
-    how = ".1%" if percent else ".2f"
-    return f"{interval.mean:{how}} ({interval.low:{how}} to {interval.high:{how}})"
+def _show(interval: Interval | None, how: str = ".1%") -> str:
+    return "too rare" if interval is None else f"{interval:{how}}"
 
 
 # --- in pictures

@@ -13,6 +13,7 @@ from foveate.agents.games import open_game
 from foveate.agents.placement import screen_centres
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
+from foveate.errors import RequestError
 from foveate.viz.panels import COLOURS, MARKERS
 from foveate.viz.video import between, overlay
 
@@ -34,6 +35,19 @@ def centres(agent: PlayingAgent, trace: Trace) -> tuple[Float[np.ndarray, " rows
     found = screen_centres(agent.network.grid, agent.observation, game.box)
     game.close()
     return found
+
+
+def start(asked: int | None, otherwise: int, steps: int, trace: Trace) -> int:
+    """The first of some steps of a trace that are drawn: the one asked for, or as near to `otherwise` as can be.
+
+    Raises RequestError where they would go beyond the trace.
+    """
+    last = max(trace.steps - steps, 0)
+    if asked is None:
+        return min(max(otherwise, 0), last)
+    if not 0 <= asked <= last:
+        raise RequestError(f"--start is {asked}; the trace has room for what is drawn from 0 to {last}")
+    return asked
 
 
 def zoom_of(screen: Screen) -> int:

@@ -280,14 +280,6 @@ def _strongest(rolled: dict[str, Rolled], shown: slice, cells: Tensor) -> int:
 # --- words
 
 
-def _percent(i: Interval) -> str:
-    return f"{i.mean:.1%} ({i.low:.1%} to {i.high:.1%})"
-
-
-def _change(i: Interval) -> str:
-    return f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})"
-
-
 def _sentences(sprite: str, looks: dict[str, Look], acts: Act, plays: Play) -> list[str]:
     said = []
     drawn = {head: found for head, found in looks.items() if found.moved.low > 0 and found.moved.mean >= NOTICED}
@@ -297,20 +289,20 @@ def _sentences(sprite: str, looks: dict[str, Look], acts: Act, plays: Play) -> l
         said.append(
             f"Attention goes to the {sprite} ({', '.join(drawn)}): most that of {most}, whose share on its place is "
             f"{found.shown.mean:.1%}, against {found.without.mean:.1%} on the same place without it, a difference of "
-            f"{_percent(found.moved)}."
+            f"{found.moved:.1%}."
         )
         beyond = [head for head in drawn if drawn[head].beyond_patch.sign > 0]
         said.append(
             f"It draws more than a patch from elsewhere does for {', '.join(beyond)} ({most}: "
-            f"{_percent(found.beyond_patch)} more)."
+            f"{found.beyond_patch:.1%} more)."
             if beyond
             else "It is not shown to draw more than a patch from elsewhere of the same outline "
-            f"({most}: {_percent(found.beyond_patch)})."
+            f"({most}: {found.beyond_patch:.1%})."
         )
     elif looks:
         said.append(
             f"No head's attention is shown to go to the {sprite}: differences on its place are "
-            + ", ".join(f"{head} {_percent(found.moved)}" for head, found in looks.items())
+            + ", ".join(f"{head} {found.moved:.1%}" for head, found in looks.items())
             + "."
         )
         if gone := [head for head, found in looks.items() if found.moved.sign < 0]:
@@ -318,14 +310,13 @@ def _sentences(sprite: str, looks: dict[str, Look], acts: Act, plays: Play) -> l
     strongest = max(acts.actions, key=lambda name: abs(acts.actions[name].mean))
     than = {1: "more than", 0: "not shown to be more than", -1: "less than"}[acts.beyond_patch.sign]
     said.append(
-        f"The action probabilities change by a total variation of {acts.variation.mean:.3f} ({acts.variation.low:.3f} "
-        f"to {acts.variation.high:.3f}) while it is shown, {than} for the patch ({acts.patch.mean:.3f}; difference "
-        f"{_change(acts.beyond_patch)}); {strongest} changes most, {_change(acts.actions[strongest])}."
+        f"The action probabilities change by a total variation of {acts.variation:.3f} while it is shown, {than} for "
+        f"the patch ({acts.patch.mean:.3f}; difference {acts.beyond_patch:+.3f}); {strongest} changes most, "
+        f"{acts.actions[strongest]:+.3f}."
     )
     said.append(
         f"Left to itself, the agent does something else than without it from {plays.diverged} of {plays.starts} starts "
-        f"while it is shown, {plays.diverged_patch} with the patch; the score changes by {plays.score.mean:+.2f} "
-        f"({plays.score.low:+.2f} to {plays.score.high:+.2f})."
+        f"while it is shown, {plays.diverged_patch} with the patch; the score changes by {plays.score:+.2f}."
     )
     return said
 
@@ -334,19 +325,12 @@ def _tables(sprite: str, looks: dict[str, Look], acts: Act) -> list[Table]:
     tables = []
     if looks:
         rows = [
-            [
-                head,
-                _percent(f.without),
-                _percent(f.shown),
-                _percent(f.patch),
-                _percent(f.moved),
-                _percent(f.beyond_patch),
-            ]
+            [head, *(f"{i:.1%}" for i in (f.without, f.shown, f.patch, f.moved, f.beyond_patch))]
             for head, f in looks.items()
         ]
         columns = ["head", "without", f"with the {sprite}", "with a patch", "moved", "beyond the patch"]
         tables.append(Table("Attention on the place, the same actions", columns, rows))
-    rows = [[name, _change(interval)] for name, interval in acts.actions.items()]
+    rows = [[name, f"{interval:+.3f}"] for name, interval in acts.actions.items()]
     tables.append(Table(f"Probabilities with the {sprite}, less those without", ["action", "change"], rows))
     return tables
 

@@ -172,7 +172,7 @@ def lead_sentences(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[s
 
 
 def _tilts(pairs: Sequence[tuple[str, str, Lead]]) -> str:
-    words = [f"{head} on the {thing} ({_show(found.tilt)})" for head, thing, found in pairs]
+    words = [f"{head} on the {thing} ({found.tilt:+.1%})" for head, thing, found in pairs]
     more = f" and {len(words) - 4} more" if len(words) > 4 else ""
     return ", ".join(words[:4]) + more or "none"
 
@@ -201,8 +201,8 @@ def lead_table(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str])
                     f"{found.best:+d} ({found.earliest:+d} to {found.latest:+d})",
                     f"{found.mass[at]:.1%}",
                     f"{found.control[at]:.1%}",
-                    _show(found.excess),
-                    _show(found.tilt),
+                    f"{found.excess:+.1%}",
+                    f"{found.tilt:+.1%}",
                 ]
             )
     return Table(
@@ -210,10 +210,6 @@ def lead_table(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str])
         ("head, thing", "best lag", "mass", "control", "difference (for all lags)", "ahead less behind"),
         rows,
     )
-
-
-def _show(interval: Interval) -> str:
-    return f"{interval.mean:+.1%} ({interval.low:+.1%} to {interval.high:+.1%})"
 
 
 # --- in pictures

@@ -101,22 +101,13 @@ def beside_table(beside: Mapping[str, Beside | None]) -> Table:
     return Table(
         "attention inside the smallest sets found; the differences are paired",
         ["head", "on them", *columns, "or beside them", *columns, "place"],
-        [
-            [name, *_shares(b.on), *_shares(b.near), f"{b.rank.mean:.2f} ({b.rank.low:.2f} to {b.rank.high:.2f})"]
-            for name, b in beside.items()
-            if b is not None
-        ],
+        [[name, *_shares(b.on), *_shares(b.near), f"{b.rank:.2f}"] for name, b in beside.items() if b is not None],
     )
-
-
-def show_share(interval: Interval) -> str:
-    """Of attention, of which a cell has little."""
-    return f"{interval.mean:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 def _shares(s: Share) -> list[str]:
     controls = [f"{control.mean:.1%}" for control in (s.random, s.other)]
-    return [show_share(s.inside), *controls, show_share(s.above_random), show_share(s.above_other)]
+    return [f"{s.inside:.1%}", *controls, f"{s.above_random:.1%}", f"{s.above_other:.1%}"]
 
 
 def draw_beside(beside: Mapping[str, Beside | None]) -> Figure:

@@ -26,7 +26,6 @@ from foveate.agents.analysis.masking_beside import (
     beside_table,
     compare,
     draw_beside,
-    show_share,
 )
 from foveate.agents.analysis.moments import Moments, moments_of
 from foveate.agents.analysis.subject import Recording, Subject
@@ -200,14 +199,6 @@ def _ahead(first: Sequence[Found], second: Sequence[Found], rng: torch.Generator
 # --- words
 
 
-def _percent(interval: Interval) -> str:
-    return f"{interval.mean:.0%} ({interval.low:.0%} to {interval.high:.0%})"
-
-
-def _number(interval: Interval) -> str:
-    return f"{interval.mean:.1f} ({interval.low:.1f} to {interval.high:.1f})"
-
-
 def _sentences(
     settings: Settings,
     probe: Moments,
@@ -246,22 +237,22 @@ def _sentences(
                 else " on average, and is not shown to follow them"
             )
         said.append(
-            f"{where}: they hold {show_share(on.inside)} of it, against {on.random.mean:.1%} in as many random cells "
+            f"{where}: they hold {on.inside:.1%} of it, against {on.random.mean:.1%} in as many random cells "
             f"and {on.other.mean:.1%} of the map of another moment; in the order of attention their place is "
             f"{beside.rank.mean:.2f} ({beside.rank.low:.2f} to {beside.rank.high:.2f}; 0 is the most attended, 0.5 "
-            f"chance). With each cell's attention spread over the cells beside it, it is {show_share(near.inside)}, "
+            f"chance). With each cell's attention spread over the cells beside it, it is {near.inside:.1%}, "
             f"against {near.random.mean:.1%} and {near.other.mean:.1%}."
         )
     ordered, chance = outcomes[f"attention: {main}"], outcomes["random"]
     said.append(
-        f"Blurring the most attended cells first changes the action in {_percent(ordered.changed)} of the moments, a "
-        f"random order in {_percent(chance.changed)}; the difference is {_percent(ahead)}."
+        f"Blurring the most attended cells first changes the action in {ordered.changed:.0%} of the moments, a "
+        f"random order in {chance.changed:.0%}; the difference is {ahead:.0%}."
     )
     if (learned := outcomes.get("agent")) is not None:
         searched = outcomes["greedy"]
         said.append(
-            f"An agent that learned the game from attention on other moments changes it in {_percent(learned.changed)} "
-            f"at {learned.queries.mean:.1f} queries a moment; greedy search in {_percent(searched.changed)} at "
+            f"An agent that learned the game from attention on other moments changes it in {learned.changed:.0%} "
+            f"at {learned.queries.mean:.1f} queries a moment; greedy search in {searched.changed:.0%} at "
             f"{searched.queries.mean:.0f}."
         )
     return said
@@ -271,7 +262,7 @@ def _tables(outcomes: Mapping[str, Outcome], beside: Mapping[str, Beside | None]
     methods = Table(
         f"methods; where the action did not change, {cells + 1} cells are counted",
         ["method", "changed", "cells", "queries"],
-        [[name, _percent(o.changed), _number(o.cells), _number(o.queries)] for name, o in outcomes.items()],
+        [[name, f"{o.changed:.0%}", f"{o.cells:.1f}", f"{o.queries:.1f}"] for name, o in outcomes.items()],
     )
     return [methods, *([beside_table(beside)] if any(beside.values()) else [])]
 

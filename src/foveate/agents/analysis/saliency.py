@@ -96,7 +96,7 @@ def analyse(settings: Settings) -> Findings:
         said = [
             "This agent has no attention to compare with. "
             + " ".join(
-                f"The tenth of the cells with the most {name} saliency holds {_percent(share)} of it."
+                f"The tenth of the cells with the most {name} saliency holds {share:.0%} of it."
                 if share
                 else f"Nothing changes the {name}."
                 for name, share in shares.items()
@@ -344,14 +344,6 @@ def concentration(saliency: Float[Tensor, "frames cells"]) -> Interval | None:
 # --- words
 
 
-def _percent(interval: Interval) -> str:
-    return f"{interval.mean:.0%} ({interval.low:.0%} to {interval.high:.0%})"
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-
-
 def _sentences(found: dict[str, dict[str, Agreement | None]], names: Sequence[str]) -> list[str]:
     said = []
     for output in OUTPUTS:
@@ -363,9 +355,9 @@ def _sentences(found: dict[str, dict[str, Agreement | None]], names: Sequence[st
         attention = f"the {main} mask" if main == output else "attention"
         ranks, share = whole.rank_correlation, whole.share_inside
         said.append(
-            f"{_verdict(attention, output, whole)}: rank correlation {_signed(ranks.actual)}, against "
+            f"{_verdict(attention, output, whole)}: rank correlation {ranks.actual:.2f}, against "
             f"{ranks.shuffled.mean:.2f} for the map shuffled and {ranks.other_time.mean:.2f} for the map of another "
-            f"time; the tenth of the cells with the most attention holds {_percent(share.actual)} of the saliency, "
+            f"time; the tenth of the cells with the most attention holds {share.actual:.0%} of the saliency, "
             f"against {share.shuffled.mean:.0%} and {share.other_time.mean:.0%}; with the cells beside those it is "
             f"{whole.share_near.actual.mean:.0%}, against {whole.share_near.shuffled.mean:.0%} and "
             f"{whole.share_near.other_time.mean:.0%}."
@@ -375,7 +367,7 @@ def _sentences(found: dict[str, dict[str, Agreement | None]], names: Sequence[st
             best = max(heads, key=lambda name: heads[name].share_inside.actual.mean)
             said.append(
                 f"Of the heads, {best} has the most {output} saliency in its top tenth: "
-                f"{_percent(heads[best].share_inside.actual)}."
+                f"{heads[best].share_inside.actual:.0%}."
             )
     return said
 
@@ -394,9 +386,9 @@ def _table(output: str, heads: dict[str, Agreement | None]) -> Table:
     rows = [
         [
             head,
-            *_cells(found.rank_correlation, _signed),
-            *_cells(found.share_inside, _percent),
-            *_cells(found.share_near, _percent),
+            *_cells(found.rank_correlation, ".2f"),
+            *_cells(found.share_inside, ".0%"),
+            *_cells(found.share_near, ".0%"),
         ]
         for head, found in heads.items()
         if found is not None
@@ -408,10 +400,10 @@ def _table(output: str, heads: dict[str, Agreement | None]) -> Table:
     )
 
 
-def _cells(m: Measure, words: Callable[[Interval], str]) -> list[str]:
+def _cells(m: Measure, how: str) -> list[str]:
     """A measure beside its controls, whose intervals are in the numbers."""
-    controls = [words(control).split(" (")[0] for control in (m.shuffled, m.other_time)]
-    return [words(m.actual), *controls, words(m.above_other_time)]
+    controls = [f"{control.mean:{how}}" for control in (m.shuffled, m.other_time)]
+    return [f"{m.actual:{how}}", *controls, f"{m.above_other_time:{how}}"]
 
 
 def _caption(agent: PlayingAgent) -> str:

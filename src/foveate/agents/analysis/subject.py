@@ -40,6 +40,13 @@ class Subject:
             torch.set_num_threads(self.threads)
         return PlayingAgent.load(self.agent)
 
+    def open_attentive(self) -> PlayingAgent:
+        """The agent. Raises RequestError where there is none, or it has no attention."""
+        agent = self.open()
+        if not agent.heads:
+            raise RequestError(f"{self.agent} ({agent.model}) has no attention; take an S3TA or a masked A3C")
+        return agent
+
     def environment(self, agent: PlayingAgent) -> EnvironmentSettings:
         """What it plays."""
         return chosen(agent, self.env, self.sticky)

@@ -23,7 +23,6 @@ from foveate.agents.analysis.following import as_mass
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
-from foveate.errors import RequestError
 from foveate.viz.panels import COLOURS
 from foveate.viz.video import overlay
 
@@ -71,14 +70,12 @@ class TurningPoint:
 
 def analyse(settings: Settings) -> Findings:
     """Look at a trace."""
-    agent = settings.subject.open()
-    if not agent.heads:
-        raise RequestError(f"{settings.subject.agent} ({agent.model}) has no attention; take an S3TA or a masked A3C")
+    agent = settings.subject.open_attentive()
     trace = settings.recording.open(settings.subject, agent)
     rng = torch.Generator().manual_seed(settings.subject.seed)
     value, maps = trace.column("value"), trace.column("maps")
     points = turning_points(value.numpy(), trace.episodes())
-    start = _start(settings.start, trace, points)
+    start = drawing.start(settings.start, (points[0].step if points else trace.steps // 2) - STRIP // 2, STRIP, trace)
     change = changes(as_mass(maps))
     within = same_game(trace)
     at = torch.zeros(trace.steps, dtype=torch.bool)
@@ -128,15 +125,6 @@ def analyse(settings: Settings) -> Findings:
         tables=[points_table(shown)] if shown else [],
         pictures=pictures,
     )
-
-
-def _start(asked: int | None, trace: Trace, points: Sequence[TurningPoint]) -> int:
-    last = max(trace.steps - STRIP, 0)
-    if asked is None:
-        return min(max((points[0].step if points else trace.steps // 2) - STRIP // 2, 0), last)
-    if not 0 <= asked <= last:
-        raise RequestError(f"--start is {asked}; the trace has room for {STRIP} frames from 0 to {last}")
-    return asked
 
 
 # --- the numbers
@@ -240,7 +228,7 @@ def sentences(
     for sign, word in words.items():
         heads = [h for h, c in known.items() if c.difference and c.difference.sign == sign]
         parts = [
-            f"{h} ({c.at.mean:.1%} of it moves in a step, elsewhere {c.elsewhere.mean:.1%}; {_show(c.difference)})"
+            f"{h} ({c.at.mean:.1%} of it moves in a step, elsewhere {c.elsewhere.mean:.1%}; {c.difference:+.1%})"
             for h, c in known.items()
             if h in heads and c.at and c.elsewhere and c.difference
         ]
@@ -261,10 +249,6 @@ def sentences(
                 f"{r.low:.2f} to {r.high:.2f})."
             )
     return said
-
-
-def _show(interval: Interval) -> str:
-    return f"{interval.mean:+.1%} ({interval.low:+.1%} to {interval.high:+.1%})"
 
 
 def points_table(points: Sequence[TurningPoint]) -> Table:

@@ -70,9 +70,7 @@ def analyse(settings: Settings) -> Findings:
     """Measure a trace; the agent is shown it again with each head's tripwires taken out."""
     if settings.radius <= 0 or settings.lags < 1:
         raise RequestError("--radius must be above 0, and --lags at least 1")
-    agent = settings.subject.open()
-    if not agent.heads:
-        raise RequestError(f"{settings.subject.agent} ({agent.model}) has no attention; take an S3TA or a masked A3C")
+    agent = settings.subject.open_attentive()
     trace = settings.recording.open(settings.subject, agent)
     things = tracks(trace)
     rng = torch.Generator().manual_seed(settings.subject.seed)
@@ -257,7 +255,7 @@ def wire_sentences(
 
 def _verdict(difference: Interval, more: str, less: str) -> str:
     word = {1: more, 0: "no difference that shows", -1: less}[difference.sign]
-    return f"{word}, {difference.mean:+.2f} ({difference.low:+.2f} to {difference.high:+.2f})"
+    return f"{word}, {difference:+.2f}"
 
 
 def crossing_table(crossings: Mapping[str, Mapping[str, Crossing]]) -> Table:
@@ -284,9 +282,7 @@ def crossing_table(crossings: Mapping[str, Mapping[str, Crossing]]) -> Table:
 
 
 def _plain(interval: Interval | None) -> str:
-    if interval is None:
-        return "too rare"
-    return f"{interval.mean:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+    return "too rare" if interval is None else f"{interval:+.3f}"
 
 
 # --- in pictures

@@ -72,7 +72,7 @@ def analyse(settings: Settings) -> Findings:
             "an S3TA with queries"
         )
     trace = settings.recording.open(settings.subject, agent)
-    start = _start(settings.start, trace)
+    start = drawing.start(settings.start, trace.steps // 2, (FRAMES - 1) * EVERY + 1, trace)
     rng = torch.Generator().manual_seed(settings.subject.seed)
     looked, screen, centred = (torch.cat(x) for x in zip(*_measured(trace, agent), strict=True))
     heads = trace.heads
@@ -108,15 +108,6 @@ def analyse(settings: Settings) -> Findings:
             ),
         },
     )
-
-
-def _start(asked: int | None, trace: Trace) -> int:
-    last = max(trace.steps - (FRAMES - 1) * EVERY - 1, 0)
-    if asked is None:
-        return min(trace.steps // 2, last)
-    if not 0 <= asked <= last:
-        raise RequestError(f"--start is {asked}; the trace has room for {FRAMES} frames from 0 to {last}")
-    return asked
 
 
 def _measured(trace: Trace, agent: PlayingAgent) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -214,9 +205,7 @@ def table(shares: Mapping[str, Shares]) -> Table:
 
 
 def _show(interval: Interval | None) -> str:
-    if interval is None:
-        return "too short"
-    return f"{interval.mean:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    return "too short" if interval is None else f"{interval:.0%}"
 
 
 # --- in pictures
