@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.models import build
 from foveate.agents.models.grid import Grid
 from foveate.agents.models.interface import AgentInputs, AgentNetwork
+from foveate.agents.models.s3ta import TO_THE_LETTER
 from foveate.agents.trace import record
 from foveate.cli import main
 from foveate.errors import RequestError
@@ -87,12 +89,22 @@ def test_it_is_the_definition(model: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=1.2e-10)
 
 
-@pytest.mark.parametrize("observation", [(3, 60, 52), (1, 10, 10), (1, 41, 33)])
+@pytest.mark.parametrize(
+    ("observation", "settings"),
+    [
+        ((3, 60, 52), {}),
+        ((1, 10, 10), {}),
+        ((1, 41, 33), {}),
+        ((1, 41, 33), TO_THE_LETTER),
+        ((1, 41, 33), {"queries": "fixed"}),
+        ((1, 41, 33), {"queries": "l2-keys"}),
+    ],
+)
 @torch.inference_mode()
-def test_a_part_of_a_screen_is_the_whole_screen(observation: tuple[int, int, int]) -> None:
+def test_a_part_of_a_screen_is_the_whole_screen(observation: tuple[int, int, int], settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     small = {"memory": 8, "keys": 4, "core": 16, "output": 16, "query_units": (16,), "answer_units": (16,)}
-    network = build("s3ta", observation, 5, small)
+    network = build("s3ta", observation, 5, {**small, **settings})
     channels, height, width = observation
     rng = torch.Generator().manual_seed(1)
 

@@ -23,91 +23,66 @@ class Layer:
     """Of what comes out."""
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What a change of some pixels asks of the layers, along one axis."""
+class Local:
+    """Layers that have seen a picture, and are asked about others that differ from it in a part."""
 
-    needed: range
-    """Pixels of the picture that the changed cells depend on."""
-    padding: tuple[tuple[int, int], ...]
-    """Zeros before and after what each layer is given: more than none only at the picture's own edges."""
-    changed: range
-    """Cells of the last layer that the change reaches."""
+    def __init__(self, layers: Sequence[Layer], picture: Float[Tensor, "1 channels height width"]) -> None:
+        self._layers = layers
+        self._given: list[Tensor] = []
+        for layer in layers:
+            padded = F.pad(picture, layer.padding).contiguous(memory_format=torch.channels_last)
+            self._given.append(padded)
+            picture = self._convolved(layer, padded)
+        self.usual: Float[Tensor, "1 out rows columns"] = picture
+        """What comes out of the picture itself."""
 
+    def __call__(
+        self, patches: Float[Tensor, "n channels high wide"], top: int, left: int
+    ) -> tuple[Float[Tensor, "n out rows columns"], tuple[slice, slice]]:
+        """What comes out of the picture with each of n patches in it, from a row and column on; and the rows and
+        columns of those cells. All others are as usual."""
+        for layer, given in zip(self._layers, self._given, strict=True):
+            high, wide = patches.shape[2:]
+            down = _reach(layer, 0, range(top, top + high))
+            across = _reach(layer, 1, range(left, left + wide))
+            around = given[:, :, down.around, across.around].expand(len(patches), -1, -1, -1)
+            around = around.clone(memory_format=torch.channels_last)
+            around[:, :, down.changed, across.changed] = patches
+            patches = self._convolved(layer, around[:, :, down.read, across.read])
+            top, left = down.cells.start, across.cells.start
+        return patches, (down.cells, across.cells)
 
-@dataclass(frozen=True)
-class Window:
-    """The layers around a change of some pixels of a picture."""
-
-    layers: Sequence[Layer]
-    rows: Axis
-    columns: Axis
-
-    @property
-    def needed(self) -> tuple[slice, slice]:
-        """Rows and columns of the picture."""
-        return _slice(self.rows.needed), _slice(self.columns.needed)
-
-    @property
-    def changed(self) -> tuple[slice, slice]:
-        """Rows and columns of the cells."""
-        return _slice(self.rows.changed), _slice(self.columns.changed)
-
-    def __call__(self, picture: Float[Tensor, "n channels high wide"]) -> Float[Tensor, "n out rows columns"]:
-        """The changed cells, from the needed pixels."""
-        for n, layer in enumerate(self.layers):
-            around = (*self.columns.padding[n], *self.rows.padding[n])
-            if any(around):
-                picture = F.pad(picture, around)
-            picture = F.conv2d(picture, layer.conv.weight, layer.conv.bias, layer.conv.stride)
-            if n + 1 < len(self.layers):
-                picture = torch.relu_(picture)
-        return picture
-
-
-def window(layers: Sequence[Layer], height: int, width: int, rows: range, columns: range) -> Window:
-    """The layers around a change of these rows and columns of a picture of height × width."""
-
-    def along(axis: int, size: int, changed: range) -> Axis:
-        shapes = [
-            Stretch(layer.conv.kernel_size[axis], layer.conv.stride[axis], layer.padding[2 - 2 * axis], cells)
-            for layer in layers
-            for cells in [(layer.grid.height, layer.grid.width)[axis]]
-        ]
-        return reach(shapes, size, changed)
-
-    return Window(layers, along(0, height, rows), along(1, width, columns))
-
-
-def _slice(places: range) -> slice:
-    return slice(places.start, places.stop)
+    def _convolved(self, layer: Layer, padded: Tensor) -> Tensor:
+        out = F.conv2d(padded, layer.conv.weight, layer.conv.bias, layer.conv.stride)
+        return out if layer is self._layers[-1] else out.relu_()
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A convolution along one axis."""
+class _Reach:
+    """How far a change of some pixels reaches through a convolution, along one axis."""
 
-    kernel: int
-    stride: int
-    before: int
-    """Zeros in front of the first pixel."""
-    cells: int
-    """That come out."""
+    cells: slice
+    """That come out otherwise."""
+    around: slice
+    """The padded pixels that have changed, and those that these cells depend on beside them."""
+    changed: slice
+    """Of these, the ones that have changed."""
+    read: slice
+    """Of these, the ones that the cells depend on."""
 
 
-def reach(layers: Sequence[Stretch], size: int, changed: range) -> Axis:
-    """Forward to the cells that a change reaches, and back to all that these depend on."""
-    sizes = [size, *(layer.cells for layer in layers)]
-    for layer in layers:
-        first = -(-(changed.start + layer.before - layer.kernel + 1) // layer.stride)
-        last = (changed.stop - 1 + layer.before) // layer.stride
-        # At least one cell: a stride may pass over a change, and to compute what has not changed is no error.
-        first = min(max(first, 0), layer.cells - 1)
-        changed = range(first, min(max(last, first), layer.cells - 1) + 1)
-    needed, padding = changed, []
-    for layer, given in zip(reversed(layers), reversed(sizes[:-1]), strict=True):
-        start = needed.start * layer.stride - layer.before
-        stop = (needed.stop - 1) * layer.stride - layer.before + layer.kernel
-        padding.append((max(-start, 0), max(stop - given, 0)))
-        needed = range(max(start, 0), min(stop, given))
-    return Axis(needed, tuple(reversed(padding)), changed)
+def _reach(layer: Layer, axis: int, changed: range) -> _Reach:
+    kernel, stride, before = layer.conv.kernel_size[axis], layer.conv.stride[axis], layer.padding[2 - 2 * axis]
+    most = (layer.grid.height, layer.grid.width)[axis] - 1
+    start, stop = changed.start + before, changed.stop + before
+    # At least one cell: a stride may pass over a change, and to compute what has not changed is no error.
+    first = min(max(-(-(start - kernel + 1) // stride), 0), most)
+    last = min(max((stop - 1) // stride, first), most)
+    low, high = first * stride, last * stride + kernel
+    origin = min(low, start)
+    return _Reach(
+        cells=slice(first, last + 1),
+        around=slice(origin, max(high, stop)),
+        changed=slice(start - origin, stop - origin),
+        read=slice(low - origin, high - origin),
+    )

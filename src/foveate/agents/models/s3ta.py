@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -23,11 +23,10 @@ from foveate.agents.models.interface import (
     State,
     WhatIf,
     recall,
-    repeated,
     reset,
     scale,
 )
-from foveate.agents.models.local import Layer, window
+from foveate.agents.models.local import Layer, Local
 from foveate.agents.models.spatial_basis import spatial_basis
 
 
@@ -71,6 +70,9 @@ class S3TASettings:
     output: int = 128
     """Units of the layer below policy and value."""
 
+
+EPSILON = 1e-5
+"""Added to the variance of content that is normalised."""
 
 TO_THE_LETTER = {"normalise_content": False, "initial_query": 0.0, "normalise_answers": False}
 """The settings with which S3TA is the paper's."""
@@ -123,66 +125,92 @@ class S3TA(AgentNetwork):
         self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
         keys, values, vision, vision_cell = self._see(inputs, state)
-        output, core, core_cell = self._decide(keys, values, inputs, state, observe, edit)
-        return output, {"vision": vision, "vision_cell": vision_cell, "core": core, "core_cell": core_cell}
-
-    def what_if(self, inputs: AgentInputs, state: State) -> WhatIf:
-        """Only where a patch reaches is anything convolved; what the ConvLSTM makes of its past, once for all."""
-        frame, layers = scale(inputs.observation[0]), self._layers()
-        hidden, cell = reset(inputs.done[0], state["vision"], state["vision_cell"])
-        before = self.memory.recurrent(hidden)
-        height, width = frame.shape[2:]
-        whole = window(layers, height, width, range(height), range(width))
-        usual, _ = self.memory.advance(whole(frame) + before, cell)
-
-        def told(patches: Tensor, top: int, left: int) -> AgentOutput:
-            count, _, high, wide = patches.shape
-            near = window(layers, height, width, range(top, top + high), range(left, left + wide))
-            (rows, columns), (down, across) = near.needed, near.changed
-            around = frame[:, :, rows, columns].expand(count, -1, -1, -1).clone(memory_format=torch.channels_last)
-            top, left = top - rows.start, left - columns.start
-            around[:, :, top : top + high, left : left + wide] = scale(patches)
-            gates = near(around).add_(before[:, :, down, across])
-            seen = usual.expand(count, -1, -1, -1).clone(memory_format=torch.contiguous_format)
-            seen[:, :, down, across], _ = self.memory.advance(gates, cell[:, :, down, across])
-            keys, values = self._content(seen[None])
-            shown = repeated(inputs, inputs.observation.expand(1, count, -1, -1, -1))
-            return self._decide(keys, values, shown, {n: s.expand(count, *s.shape[1:]) for n, s in state.items()})[0]
-
-        return told
-
-    def _decide(
-        self,
-        keys: Float[Tensor, "time envs key_channels cells"],
-        values: Float[Tensor, "time envs value_channels cells"],
-        inputs: AgentInputs,
-        state: State,
-        observe: bool = False,
-        edit: Edit = AS_IT_IS,
-    ) -> tuple[AgentOutput, Tensor, Tensor]:
-        """From the first query on: what is said, and the policy LSTM's state and cell."""
         past = recall(inputs, self.actions)
         core, core_cell = state["core"], state["core_cell"]
         cores, looks = [], []
         for t, first in enumerate(inputs.done):
             core, core_cell = reset(first, core, core_cell)
-            look = self._attend(self._ask(core, edit), keys[t], values[t], edit)
-            said = [look.answers.flatten(1), past[t]]
-            if look.queries is not None:
-                said.append(look.queries.flatten(1))
-            core, core_cell = (
-                x.float() for x in self.core(self.answer_processor(torch.cat(said, 1)), (core, core_cell))
-            )
+            look = self._attend(self._ask(core, edit), keys[t], edit)
+            found = look.maps @ values[t].transpose(1, 2)
+            core, core_cell = self._think(look, found, past[t], core, core_cell)
             cores.append(core)
             if observe:
                 looks.append(look)
-        out = self.output(torch.stack(cores))
-        output = AgentOutput(
-            logits=self.policy(out).float(),
-            value=self.value(out).squeeze(-1).float(),
-            attention=self._attention(looks, keys) if observe else None,
+        output = self._say(torch.stack(cores))
+        if observe:
+            output = replace(output, attention=self._attention(looks, keys))
+        return output, {"vision": vision, "vision_cell": vision_cell, "core": core, "core_cell": core_cell}
+
+    def what_if(self, inputs: AgentInputs, state: State) -> WhatIf:
+        """Only where a patch reaches is anything computed; what the patches have in common, once for all."""
+        near = Local(self._layers(), scale(inputs.observation[0]))
+        hidden, cell, core, core_cell = reset(
+            inputs.done[0], *(state[name] for name in ("vision", "vision_cell", "core", "core_cell"))
         )
-        return output, core, core_cell
+        past = recall(inputs, self.actions)[0]
+        before, cell = flat(self.memory.recurrent(hidden)[None]), flat(cell[None])
+        usual, _ = self.memory.advance(near.usual + before, cell)
+        queries = self._ask(core, AS_IT_IS)
+
+        def told(patches: Tensor, top: int, left: int) -> AgentOutput:
+            count = len(patches)
+            gates, (down, across) = near(scale(patches), top, left)
+            seen, _ = self.memory.advance(gates.add_(before[:, :, down, across]), cell[:, :, down, across])
+            keys = usual[:, : self.settings.keys].expand(count, -1, -1, -1).clone(memory_format=torch.contiguous_format)
+            keys[:, :, down, across] = seen[:, : self.settings.keys]
+            look = self._attend(queries, self._normal(keys.flatten(2)), AS_IT_IS)
+            values = usual[0, self.settings.keys :], seen[:, self.settings.keys :]
+            found = self._found(look.maps, *values, (down, across))
+            then = (x.expand(count, -1) for x in (past, core, core_cell))
+            return self._say(self._think(look, found, *then)[0][None])
+
+        return told
+
+    def _found(
+        self,
+        maps: Float[Tensor, "n heads cells"],
+        usual: Float[Tensor, "value_channels rows columns"],
+        seen: Float[Tensor, "n value_channels high wide"],
+        place: tuple[slice, slice],
+    ) -> Float[Tensor, "n heads value_channels"]:
+        """The answers' content: `usual` under maps, but for what was `seen` at a place of it.
+
+        The values of all cells are never held for all n, and the usual ones are multiplied by all maps at once.
+        """
+        normal = self.settings.normalise_content
+        # Nothing but its precision depends on where content is counted from if its mean is taken away.
+        zero = usual.mean((1, 2), keepdim=True) if normal else 0
+        rest, seen = usual - zero, seen - zero
+        rest[:, *place] = 0
+        near = maps.unflatten(2, rest.shape[1:])[:, :, *place]
+        found = maps @ rest.flatten(1).T + near.flatten(2) @ seen.flatten(2).transpose(1, 2)
+        if not normal:
+            return found
+        cells = rest[0].numel()
+        mean = (rest.sum((1, 2)) + seen.sum((2, 3))) / cells
+        variance = (rest.square().sum((1, 2)) + seen.square().sum((2, 3))) / cells - mean.square()
+        return (found - mean[:, None]) * (variance.clamp(min=0) + EPSILON).rsqrt()[:, None]
+
+    def _think(
+        self,
+        look: _Look,
+        found: Float[Tensor, "envs heads value_channels"],
+        past: Float[Tensor, "envs recalled"],
+        core: Float[Tensor, "envs core"],
+        core_cell: Float[Tensor, "envs core"],
+    ) -> tuple[Tensor, Tensor]:
+        """Answers (equation 5; the basis is the same for all, so it is never joined to the content), and what the
+        policy LSTM makes of them: its state and cell."""
+        said = [self.answer_norm(torch.cat([found, look.maps @ self.basis.T], -1)).flatten(1), past]
+        if look.queries is not None:
+            said.append(look.queries.expand(len(past), -1, -1).flatten(1))
+        core, core_cell = self.core(self.answer_processor(torch.cat(said, 1)), (core, core_cell))
+        return core.float(), core_cell.float()
+
+    def _say(self, cores: Float[Tensor, "time envs core"]) -> AgentOutput:
+        """Policy and value."""
+        out = self.output(cores)
+        return AgentOutput(self.policy(out).float(), self.value(out).squeeze(-1).float())
 
     def _see(self, inputs: AgentInputs, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The vision core over the whole unroll: keys, values (equation 1, cells in one axis), and its state."""
@@ -195,10 +223,11 @@ class S3TA(AgentNetwork):
 
     def _content(self, seen: Float[Tensor, "time envs memory rows columns"]) -> tuple[Tensor, Tensor]:
         """Keys and values, cells in one axis."""
-        content = seen.flatten(3)
-        if self.settings.normalise_content:
-            content = F.layer_norm(content, content.shape[-1:])
+        content = self._normal(seen.flatten(3))
         return content[:, :, : self.settings.keys], content[:, :, self.settings.keys :]
+
+    def _normal(self, content: Float[Tensor, "*n cells"]) -> Float[Tensor, "*n cells"]:
+        return F.layer_norm(content, content.shape[-1:], eps=EPSILON) if self.settings.normalise_content else content
 
     def _layers(self) -> list[Layer]:
         """From the screen to what it adds to the ConvLSTM's gates."""
@@ -218,12 +247,11 @@ class S3TA(AgentNetwork):
 
     def _attend(
         self,
-        queries: Float[Tensor, "envs heads query"] | None,
+        queries: Float[Tensor, "#envs heads query"] | None,
         keys: Float[Tensor, "envs key_channels cells"],
-        values: Float[Tensor, "envs value_channels cells"],
         edit: Edit,
     ) -> _Look:
-        """Maps and answers (equations 3 to 5). The basis is the same for all, so it is never joined to the content."""
+        """Maps (equations 3 and 4)."""
         if queries is None:
             what = torch.linalg.vector_norm(keys, dim=1, keepdim=True)
             where = torch.zeros_like(what)
@@ -232,8 +260,7 @@ class S3TA(AgentNetwork):
             where = queries[:, :, self.settings.keys :] @ self.basis
         cells = (self.grid.height, self.grid.width)
         maps = edit.maps((what + where).softmax(-1).unflatten(-1, cells)).flatten(2)
-        answers = torch.cat([maps @ values.transpose(1, 2), maps @ self.basis.T], -1)
-        return _Look(queries, what, where, maps, self.answer_norm(answers))
+        return _Look(queries, what, where, maps)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -284,7 +311,6 @@ class _Look:
     what: Tensor
     where: Tensor
     maps: Tensor
-    answers: Tensor
 
 
 def _truncated_normal(weight: Tensor, inputs: int) -> None:
