@@ -96,6 +96,40 @@ def test_a_text_that_was_wrong_from_the_start_is_skipped_and_costs_nothing(attac
     assert not forced.skipped and forced.queries > 0 and forced.correct is False
 
 
+@pytest.mark.parametrize("method", ["agent", "attention", "attention-cls:positive", "greedy", "gradient-x-input"])
+def test_a_text_goes_through_the_classifier_once_before_it_is_attacked(
+    classifier: TextClassifier, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    texts = [*TEXTS, *PAIRS]
+    attacker = Attacker(classifier, method=method)
+    free = attacker(texts)
+    others = {r.label: next(n for n in classifier.labels if n != r.label) for r in free}
+    truths = [(r.label, others[r.label], None)[i % 3] for i, r in enumerate(free)]
+    rows = []
+    predict, embedded = classifier.predict, classifier.from_embeddings
+
+    def counted(encoded: Any, asked: Any = None, *rest: Any, **named: Any) -> Prediction:
+        rows.append(len(encoded) if asked is None else len(asked))
+        return predict(encoded, asked, *rest, **named)
+
+    def counted_too(embeddings: Any, *rest: Any) -> torch.Tensor:
+        rows.append(len(embeddings))
+        return embedded(embeddings, *rest)
+
+    monkeypatch.setattr(classifier, "predict", counted)
+    monkeypatch.setattr(classifier, "from_embeddings", counted_too)
+    found = attacker(texts, truths=truths)
+    assert sum(rows) == len(texts) + sum(r.queries for r in found)
+    for i, (here, there) in enumerate(zip(found, free, strict=True)):
+        assert (here.skipped, here.truth) == (i % 3 == 1, truths[i])
+        assert here.probability == pytest.approx(there.probability, abs=1e-5)
+        if here.skipped:
+            assert (here.label, here.tokens) == (there.label, there.tokens)
+            assert (here.queries, here.path, here.masked, set(here.scores)) == (0, (), (), {0.0})
+        else:
+            assert (here.masked, here.queries, here.final_label) == (there.masked, there.queries, there.final_label)
+
+
 def test_an_unknown_label_harms_its_own_text_alone(attacker: Attacker) -> None:
     found = attacker.attempt([TEXTS[0], TEXTS[1], " "], truths=["no such", None, None])
     assert "unknown label 'no such'" in str(found[0])

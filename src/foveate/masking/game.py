@@ -165,9 +165,10 @@ class MaskingGame:
                 self.probe.maskable[fresh, :width],
                 prediction,
             )
-            keep = torch.ones_like(fresh, dtype=torch.bool)
+            # Some cases turn out to have nothing to be masked only now that they are opened.
+            keep = self.probe.maskable[fresh].any(1)
             if self.reachable_only:
-                keep = self.goal.reachable(self.probe, fresh)
+                keep &= self.goal.reachable(self.probe, fresh)
             passed = 0 if keep.any() else passed + len(fresh)
             if passed > 2 * len(self.probe):
                 # So many in a row hold a whole epoch of an endless shuffled source, which would never give a case.

@@ -13,12 +13,10 @@ from torch import nn
 
 from foveate.errors import RequestError
 from foveate.masking.goal import Attack, Goal, Task
-from foveate.masking.record import Record
 from foveate.text import opponents
 from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
 from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
-from foveate.text.explained import explained
 from foveate.text.explainer import Explainer, single
 from foveate.text.fill import filler
 from foveate.text.filling import FillSettings
@@ -165,28 +163,22 @@ class Attacker(Explainer):
     def _attack(self, encoded: Encoded, truths: Sequence[int | None], verify: bool) -> list[AttackResult]:
         if self.method in OPPONENTS:
             return self._oppose(encoded, truths)
-        # Which texts are wrong from the start must be known before any is attacked.
-        judged = not self.attack_wrong and any(truth is not None for truth in truths)
-        opened = judged or not opens(self.method)
-        probe = Probe(self.classifier, without_protected(encoded, self.keep), opened=opened)
-        wrong = torch.tensor([t is not None and t != label for t, label in zip(truths, probe.label, strict=True)])
-        played = torch.ones_like(wrong) if self.attack_wrong else ~wrong
-        chosen = probe.select(played.nonzero().squeeze(1))
+        probe = Probe(
+            self.classifier,
+            without_protected(encoded, self.keep),
+            truths=None if self.attack_wrong else truths,
+            opened=not opens(self.method),
+        )
         # The same draws for every chunk: what is found in a text does not depend on how many came before.
         rng = torch.Generator().manual_seed(0)
-        found = run(self.method, chosen, self.goal, rng, self.agent, self.max_steps) if len(chosen) else []
+        found = run(self.method, probe, self.goal, rng, self.agent, self.max_steps)
         if verify:
-            found = verify_minimality(chosen, found, self.goal)
-        left = probe.select((~played).nonzero().squeeze(1))
-        nothing = Record(left, self.goal).finish(torch.zeros(left.maskable.shape))
-        skipped = explained(left, self.goal, self.method, nothing)
+            found = verify_minimality(probe, found, self.goal)
         names = [None if t is None else self.classifier.labels[t] for t in truths]
-        results: list[AttackResult] = []
-        for name, attacked, attack, skip in zip(
-            names, played.tolist(), _placed(found, played), _placed(skipped, ~played), strict=True
-        ):
-            one = attack if attacked else skip
-            results.append(masked_result(one, self.classifier.shown_mask, name, skipped=not attacked))
+        results = [
+            masked_result(one, self.classifier.shown_mask, name, skipped=skipped)
+            for one, name, skipped in zip(found, names, probe.skipped.tolist(), strict=True)
+        ]
         return self._signed(self._fill(self.classifier, results))
 
     def _oppose(self, encoded: Encoded, truths: Sequence[int | None]) -> list[AttackResult]:
@@ -198,9 +190,3 @@ class Attacker(Explainer):
 
     def _signed(self, results: Sequence[AttackResult]) -> list[AttackResult]:
         return [replace(result, fill=self.fill, explainer=self) for result in results]
-
-
-def _placed(found: Sequence[Any], where: torch.Tensor) -> list[Any]:
-    """`found` at the places where `where` is true, None elsewhere."""
-    items = iter(found)
-    return [next(items) if here else None for here in where.tolist()]

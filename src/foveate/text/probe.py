@@ -25,14 +25,19 @@ class Probe:
         texts: Sequence[Text] | Encoded,
         *,
         target: Int[Tensor, " texts"] | None = None,
+        truths: Sequence[int | None] | None = None,
         opened: bool = True,
     ) -> None:
         """`opened=False` leaves the first predictions to later calls of `open`: of corpora that are not read whole, and
-        of methods that look at more than the prediction (`foveate.text.methods.opens`)."""
+        of methods that look at more than the prediction (`foveate.text.methods.opens`). Where `truths` names a text's
+        label and the first prediction is another, the text is `skipped`."""
         self.classifier = classifier
         self.encoded = texts if isinstance(texts, Encoded) else classifier.encode(texts)
         size = len(self.encoded)
         self._asked = target
+        self._truths: Int[Tensor, " texts"] | None = None
+        if truths is not None:
+            self._truths = torch.tensor([-1 if truth is None else truth for truth in truths], dtype=torch.long)
         self.label: Int[Tensor, " texts"] = torch.full((size,), -1)
         """The label that the classifier gives to the whole text; -1 where not yet opened."""
         self.target: Int[Tensor, " texts"] = self.label.clone() if target is None else target
@@ -40,19 +45,13 @@ class Probe:
         self.probability: Float[Tensor, " texts"] = torch.zeros(size)
         """p(target | X), nothing masked."""
         self.queries: Int[Tensor, " texts"] = torch.zeros(size, dtype=torch.long)
+        self.skipped: Bool[Tensor, " texts"] = torch.zeros(size, dtype=torch.bool)
+        """Found to be wrong when it was opened: nothing of it may be masked."""
         if opened:
             self.first = self.open(torch.arange(size))
 
     def __len__(self) -> int:
         return len(self.encoded)
-
-    def select(self, rows: Int[Tensor, " rows"]) -> Probe:
-        """The texts of `rows`, as far as they are known here, with a count of queries of their own."""
-        part = Probe(self.classifier, self.encoded.select(rows), opened=False)
-        part._asked = None if self._asked is None else self._asked[rows]
-        part.label, part.target, part.probability = self.label[rows], self.target[rows], self.probability[rows]
-        part.queries = self.queries[rows]
-        return part
 
     @property
     def real(self) -> Bool[Tensor, "texts tokens"]:
@@ -64,12 +63,15 @@ class Probe:
 
     @property
     def maskable(self) -> Bool[Tensor, "texts tokens"]:
-        return self.encoded.maskable
+        # Asked at every step: where no text is ever skipped, a corpus' worth of flags is not to be gone through.
+        return self.encoded.maskable if self._truths is None else self.encoded.maskable & ~self.skipped[:, None]
 
     def open(self, rows: Int[Tensor, " rows"], observe: bool = False) -> Prediction:
         """The first prediction of the texts of `rows`, which is not a query."""
         prediction = self.classifier.predict(self.encoded.select(rows), observe=observe)
         self.label[rows] = prediction.logits.argmax(1)
+        if self._truths is not None:
+            self.skipped[rows] = (self._truths[rows] >= 0) & (self._truths[rows] != self.label[rows])
         if self._asked is None:
             self.target[rows] = self.label[rows]
         self.probability[rows] = self.target_probability(rows, prediction)

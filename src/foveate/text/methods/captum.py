@@ -76,9 +76,9 @@ def _text_by_text(probe: Probe, rng: torch.Generator, attribute: Attribute) -> F
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for row in range(len(probe)):
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
             tokens = probe.maskable[row].nonzero().squeeze(1)
             if len(tokens):
+                torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
                 scores[row, tokens] = attribute(attr, visibility(probe, row), torch.ones(1, len(tokens)))[0].float()
     return scores
 

@@ -35,8 +35,9 @@ def _along_path(probe: Probe, points: Float[Tensor, " points"]) -> Float[Tensor,
     scores = torch.zeros(encoded.maskable.shape)
     at_once = max(1, probe.classifier.batch_size // len(points))
     # Texts of one length at a time: without padding there is nothing that a model could do with it.
-    for length in encoded.lengths.unique().tolist():
-        for rows in (encoded.lengths == length).nonzero().squeeze(1).split(at_once):
+    playable = probe.maskable.any(1)
+    for length in encoded.lengths[playable].unique().tolist():
+        for rows in ((encoded.lengths == length) & playable).nonzero().squeeze(1).split(at_once):
             texts = encoded.select(rows)
             masked = probe.classifier.embed(texts, None, ~texts.maskable)
             way = probe.classifier.embed(texts) - masked

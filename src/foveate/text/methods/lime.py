@@ -26,9 +26,9 @@ def lime(probe: Probe, goal: Goal, rng: torch.Generator) -> Float[Tensor, "texts
     scores = torch.zeros(probe.maskable.shape)
     for row in range(len(probe)):
         tokens = probe.maskable[row].nonzero().squeeze(1)
-        seed = int(torch.randint(2**31, (1,), generator=rng))
         if not len(tokens):
             continue
+        seed = int(torch.randint(2**31, (1,), generator=rng))
         forward = visibility(probe, row)
 
         def classify(texts: Sequence[str], forward: Any = forward) -> Any:
