@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from foveate.errors import RequestError
 
 def row(agent: str, game: str, model: str, *scores: float) -> Row:
     played = Played(scores, (10,) * len(scores), (False,) * len(scores))
-    return Row(agent, game, model, 100, scores_numbers(played), {"actions": "greedy", "sticky": 0.0, "agent": agent})
+    return Row(
+        agent, game, model, 100, scores_numbers(played), {"actions": "greedy", "sticky": 0.0, "agent": agent}, agent
+    )
 
 
 SCORES = Scores(
@@ -56,6 +59,21 @@ def test_several_agents_are_one_cell() -> None:
     cell = SCORES.cell("MinAtar/Breakout-v1", "s3ta")
     assert cell is not None and (cell.interval.mean, cell.best, cell.agents) == (8, 11, 2)
     assert (cell.interval.low, cell.interval.high) == (6, 10)  # the two agents' means
+
+
+def test_a_copy_of_an_agent_counts_once() -> None:
+    """Of games of one agent there is an interval over games, however many names it has."""
+    one, two = (replace(row(name, "pong", "s3ta", 1.0, 3.0), fingerprint="of both") for name in "ab")
+    cell = Scores([one, two]).cell("pong", "s3ta")
+    assert cell is not None and (cell.interval, cell.agents) == (one.interval, 1)
+    third = Scores([one, two, row("c", "pong", "s3ta", 8.0, 8.0)]).cell("pong", "s3ta")
+    assert third is not None and (third.interval.mean, third.agents) == (5.0, 2)
+
+
+def test_human_scores_are_shown_where_there_are_any() -> None:
+    text = Scores([row("f", "MinAtar/Breakout-v1", "s3ta", 5.0, 7.0)]).to_markdown()
+    assert "| game | s3ta |\n| --- | ---: |\n" in text and "human" not in text
+    assert "| game | residual | s3ta | random | human |" in SCORES.to_markdown()
 
 
 def test_markdown() -> None:

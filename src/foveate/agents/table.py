@@ -59,6 +59,8 @@ class Row:
     scores: Mapping[str, Any]
     """As `scores_numbers` has them."""
     protocol: Mapping[str, Any]
+    fingerprint: str
+    """Of the agent."""
 
     @property
     def interval(self) -> Interval:
@@ -74,6 +76,7 @@ class Cell:
     best: float
     """The highest score of a game."""
     agents: int
+    """Different ones: a copy of an agent says nothing new."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Scores:
         rows = [row for row in self.rows if (row.game, row.model) == (game, model)]
         if not rows:
             return None
+        rows = list({row.fingerprint: row for row in reversed(rows)}.values())
         over = rows[0].interval
         if len(rows) > 1:
             means = torch.tensor([[row.interval.mean] for row in rows], dtype=torch.float64)
@@ -139,8 +143,12 @@ class Scores:
 
     def to_markdown(self) -> str:
         """Three tables and how they came about."""
-        raw = [[game, *(_raw(self.cell(game, model)) for model in self.models), *_known(game)] for game in self.games]
-        parts = ["# Scores", _lines(self.rows), "## Raw", _table(["game", *self.models, "random", "human"], raw)]
+        known = ["random", "human"] if any(game in SCORES for game in self.games) else []
+        raw = [
+            [game, *(_raw(self.cell(game, model)) for model in self.models), *(_known(game) if known else ())]
+            for game in self.games
+        ]
+        parts = ["# Scores", _lines(self.rows), "## Raw", _table(["game", *self.models, *known], raw)]
         normal = [
             [game, *(_spelled(self.normalised(game, model)) for model in self.models)]
             for game in self.games
@@ -214,6 +222,7 @@ def _play(name: str, place: Path, settings: TableSettings) -> Row:
         trained_steps=agent.steps,
         scores=scores_numbers(played),
         protocol=subject.protocol(agent) | protocol(settings.play, environment),
+        fingerprint=agent.fingerprint(),
     )
 
 
@@ -276,9 +285,10 @@ def _agents(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return _table(names, cells)
+    return _table(names, cells, words=3)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """The first columns are words, the others numbers."""
+    lines = [columns, [*["---"] * words, *["---:"] * (len(columns) - words)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
