@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from conftest import PAIRS, TEXTS
 from foveate.errors import RequestError
 from foveate.text.agent import Agent
 from foveate.text.attack_result import masked_result
+from foveate.text.attacker import Attacker
 from foveate.text.classifier import TextClassifier
+from foveate.text.explainer import Explainer
 from foveate.text.explanation import Explanation, Token
 from foveate.text.probe import Probe
 from foveate.text.report import Failure, Report, Settings, chance_overlap, compare, report
@@ -192,7 +195,46 @@ def test_a_text_that_cannot_be_worked_on_stops_no_other(place: Path, tmp_path: P
     values = json.loads((tmp_path / "out" / "report.json").read_text())
     assert values["failures"] == [{"text": "[CLS] [SEP]", "reason": reason}]
     with pytest.raises(RequestError, match="none of the texts can be worked on; the first: the text is empty"):
-        report(_settings(place, tmp_path / "out", texts=(" ", "[CLS] [SEP]")))
+        report(_settings(place, tmp_path / "none", texts=(" ", "[CLS] [SEP]")))
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [(0, 10), (2, 8), (5, 6), (9, 2)],
+    ids=["at once", "explaining", "before it attacks", "in its last texts"],
+)
+def test_an_interrupted_report_goes_on_where_it_stopped(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, left: int
+) -> None:
+    monkeypatch.setattr("foveate.text.explainer.WIDE", 2)  # texts at once, of an explainer and of an attacker
+    texts = (*TEXTS[:4], " ")
+    whole = report(_settings(place, tmp_path / "whole", texts=texts))
+    worked: list[str] = []
+    for kind in (Explainer, Attacker):
+
+        def attempt(self: Any, chunk: Sequence[str], *rest: Any, kept: Any = kind.attempt, **options: Any) -> Any:
+            worked.extend(chunk)
+            if len(worked) > limit:
+                raise KeyboardInterrupt
+            return kept(self, chunk, *rest, **options)
+
+        monkeypatch.setattr(kind, "attempt", attempt)
+    settings = _settings(place, tmp_path / "out", texts=texts)
+    with pytest.raises(KeyboardInterrupt, match=r"what was found is in .*out, add --resume"):
+        report(settings)
+    assert not (tmp_path / "out" / "report.json").exists()
+    with pytest.raises(RequestError, match="holds a run already; add --resume"):
+        report(settings)
+    for changed in ({"threshold": 0.3}, {"texts": TEXTS}, {"attacker": None}):
+        with pytest.raises(RequestError, match="other settings"):
+            report(replace(settings, resume=True, **changed))
+    worked, limit = [], 100
+    assert report(replace(settings, resume=True)) == whole
+    # Of what was done, only the text that was refused is tried again.
+    assert len(worked) == left
+    for name in ("report.json", "report.md", "report.html", "explanations.jsonl", "attacks.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_a_pair_drawn_step_by_step(place: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
@@ -287,9 +287,18 @@ class Writer(ABC):
             self._write(explanation)
             self.count += 1
 
-    def abandon(self) -> None:
-        """Forget what was written: what stood at the place before is worth more, and stays."""
-        self.count = 0
+    def go_on(self, done: Iterable[Explanation], seen: Callable[[Explanation], object]) -> None:
+        """Append what an interrupted run left at the same place, and tell `seen` of each.
+
+        Where that fails, the file stays as it was: it holds more than what was copied of it as yet.
+        """
+        try:
+            for explanation in done:
+                self.write([explanation])
+                seen(explanation)
+        except BaseException:
+            self.count = 0
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
@@ -16,13 +16,13 @@ import tyro
 
 from foveate.bootstrap import Interval, bootstrap_means
 from foveate.errors import RequestError
-from foveate.run import write_atomically
+from foveate.run import Run, write_atomically
 from foveate.text.attack_result import AttackResult
 from foveate.text.attacker import Attacker
 from foveate.text.classifier import Text, TextClassifier
-from foveate.text.corpus import AttackRows, ExplainRows, Worker, work
+from foveate.text.corpus import AttackRows, ExplainRows, Item, Worker, resume, work
 from foveate.text.explainer import Explainer
-from foveate.text.explanation import Explanation
+from foveate.text.explanation import Explanation, open_writer
 from foveate.text.inputs import Columns, Row, read_labelled
 from foveate.text.tagging import CONTENT, Tagger, nltk_tagger
 from foveate.viz.marks import pieces, visible
@@ -43,9 +43,8 @@ class Settings:
     pair: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """The second text, for a classifier of pairs."""
     input: Annotated[str | None, tyro.conf.arg(metavar="FILE|-|ID")] = None
-    """Texts, and labels where it has them, from a .jsonl, .csv or .tsv file (also .gz), from standard input, or a data
-    set of the hub."""
-    limit: int | None = None
+    """Texts, and labels if it has them: a .jsonl, .csv or .tsv file (also .gz), standard input, or a hub data set."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """The first so many texts of the input."""
     text_columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
     """The column of the text, or the two of a pair; found by their usual names if not given."""
@@ -63,12 +62,18 @@ class Settings:
     """What tells parts of speech (English); none: they are left out."""
     resources: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Where the tagger's data is; if not given, where NLTK looks (NLTK_DATA)."""
-    shown: int = 50
+    shown: Annotated[int, tyro.conf.arg(metavar="N")] = 50
     """Texts on the page; the figures are of all."""
-    plots: int = 2
+    plots: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Texts whose attack and explanation are drawn step by step."""
-    threads: int = 0
+    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """CPU threads; 0 for torch's own choice."""
+    resume: bool = False
+    """Go on where an interrupted report into the same directory stopped."""
+
+
+FREE = ("output", "tagger", "resources", "shown", "plots", "threads", "resume")
+"""Settings that may change when a report is resumed: none of them is of what is found."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +225,8 @@ class Report:
 def report(settings: Settings) -> Report:
     """Explain and attack the texts, and write report.html, report.md, report.json and the pictures.
 
-    A text that cannot be worked on is in it with the reason. Raises RequestError where the request is wrong, or no
+    What is found is kept as it comes in explanations.jsonl and attacks.jsonl, from which an interrupted report goes
+    on. A text that cannot be worked on is in it with the reason. Raises RequestError where the request is wrong, or no
     text can be worked on.
     """
     if settings.threads:
@@ -230,15 +236,18 @@ def report(settings: Settings) -> Report:
     classifier = TextClassifier.from_pretrained(settings.model)
     explainer = Explainer(classifier, agent=settings.explainer, threshold=settings.threshold)
     attacker = Attacker(classifier, agent=settings.attacker)
-    try:
-        settings.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"cannot write to {settings.output}: {error.strerror}; name another directory") from error
+    Run(settings.output, settings, resume=settings.resume, free=FREE).begin()
     rows = [Row(number, text, label) for number, (text, label) in enumerate(labelled, 1)]
     explanations: list[Explanation] = []
     attacks: list[AttackResult] = []
     failures: list[Failure] = []
-    for row, e, a in zip(rows, _found(ExplainRows(explainer), rows), _found(AttackRows(attacker), rows), strict=True):
+    try:
+        workers = {"explanations.jsonl": ExplainRows(explainer), "attacks.jsonl": AttackRows(attacker)}
+        both = [_found(settings.output / name, worker, rows, settings.resume) for name, worker in workers.items()]
+    except KeyboardInterrupt:
+        kept = f"interrupted; what was found is in {settings.output}, add --resume to go on from there"
+        raise KeyboardInterrupt(kept) from None
+    for row, e, a in zip(rows, *both, strict=True):
         if isinstance(e, Explanation) and isinstance(a, AttackResult):
             explanations.append(e)
             attacks.append(a)
@@ -257,8 +266,22 @@ def report(settings: Settings) -> Report:
     return result
 
 
-def _found(worker: Worker, rows: Sequence[Row]) -> list[Explanation | RequestError]:
-    return [result for results in work(worker, rows) for _, result in results]
+def _found(path: Path, worker: Worker, rows: Sequence[Row], resumed: bool) -> list[Explanation | RequestError]:
+    """What came of each row, kept at `path` as it is found; what is there already is not done again if `resumed`."""
+    done: Iterator[Explanation] = iter(())
+    left: Iterator[Item] = iter(rows)
+    if resumed and path.exists():
+        done, left = resume(path, worker, left)
+    earlier: list[Explanation] = []
+    found: dict[int, Explanation | RequestError] = {}
+    with open_writer(path) as writer:
+        writer.go_on(done, earlier.append)
+        for results in work(worker, left):
+            writer.write(result for _, result in results if isinstance(result, Explanation))
+            found |= results
+    # What was done before is all that was not done now, in the same order.
+    before = (replace(explanation, explainer=worker.explainer) for explanation in earlier)
+    return [found[row.number] if row.number in found else next(before) for row in rows]
 
 
 def _read(settings: Settings) -> list[tuple[Text, str | int | None]]:

@@ -102,14 +102,8 @@ def stream(settings: Settings, worker: Callable[[], Worker], *, label_column: st
         hidden = True if sys.stdout.isatty() and (settings.json or not writer) else None
         bar = stack.enter_context(tqdm(unit=" texts", disable=hidden, file=sys.stderr))
         if writer:
-            try:
-                for explanation in done:
-                    writer.write([explanation])
-                    explained += 1
-                    bar.update()
-            except BaseException:
-                writer.abandon()  # The file that is resumed holds more than its copy as yet.
-                raise
+            writer.go_on(done, lambda _: bar.update())
+            explained = writer.count
         try:
             for results in work(working, rows):
                 for number, result in results:
