@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 from conftest import PAIRS, TEXTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from foveate.errors import RequestError
@@ -506,6 +509,135 @@ def test_the_bounds_hold(language_model: MaskedLanguageModel) -> None:
     # A word taken away has no surprise; its text has a similarity.
     assert fluent(delete, language_model, 1e-9)(slots) == [[""], [""]]
     assert similar(delete, language_model, 0.999999)(slots) == [[], []]
+
+
+# --- the bounds, on a classifier that has learned something, by a language model of which every score is known
+
+SAID = ["i feel dirty and ashamed for saying that", "i feel happy and loved today", "i was afraid of the dark"]
+OFFERED = ["glad", "sad", "furious", "afraid", "table", "quietly", "wonderful", "dark"]
+
+
+class Known(nn.Module):
+    """A token surprises wherever it stands by as much, and its hidden state is a vector of its own."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        scores = 3 * torch.randn(len(tokenizer), generator=rng)
+        # All but impossible: beyond what float32 has a perplexity for.
+        for word, score in (("table", -300.0), ("dark", -200.0)):
+            scores[tokenizer(word, add_special_tokens=False).input_ids] = score
+        self.log_p = nn.Parameter(scores.log_softmax(0), requires_grad=False)
+        self.vectors = nn.Parameter(torch.randn(len(tokenizer), 8, generator=rng) + 0.7, requires_grad=False)
+        self.config = SimpleNamespace(max_position_embeddings=512)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.log_p.expand(*input_ids.shape, -1))
+
+    def base_model(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=self.vectors[input_ids])
+
+
+@pytest.fixture(scope="module")
+def emotion() -> TextClassifier:
+    return TextClassifier.from_pretrained("emotion")
+
+
+@pytest.fixture(scope="module")
+def known(emotion: TextClassifier) -> MaskedLanguageModel:
+    return MaskedLanguageModel(Known(emotion.tokenizer), emotion.tokenizer)
+
+
+def offered(slots: Sequence[Slot]) -> list[list[str]]:
+    return [[word for word in OFFERED if word != slot.word] for slot in slots]
+
+
+def surprise_by_hand(model: MaskedLanguageModel, word: str) -> float:
+    ids = model.tokenizer(word, add_special_tokens=False).input_ids
+    return -float(model.model.get_parameter("log_p")[ids].double().mean())
+
+
+def cosine_by_hand(model: MaskedLanguageModel, before: str, after: str) -> float:
+    vectors = model.model.get_parameter("vectors").double()
+    ids = [model.tokenizer(text, add_special_tokens=False).input_ids for text in (before, after)]
+    return float(torch.cosine_similarity(*(vectors[i].mean(0) for i in ids), dim=0))
+
+
+def slots_of(text: str) -> list[Slot]:
+    return [Slot(text, start, end, text) for start, end in word_spans(text)]
+
+
+@given(st.sampled_from(SAID), st.floats(-250, 250), st.floats(0, 250))
+@settings(max_examples=25, deadline=None)
+def test_a_tighter_perplexity_bound_lets_less_through(
+    known: MaskedLanguageModel, text: str, bound: float, more: float
+) -> None:
+    slots = slots_of(text)
+    tight, loose = (fluent(offered, known, math.exp(log))(slots) for log in (bound, bound + more))
+    for slot, words, strict, lax in zip(slots, offered(slots), tight, loose, strict=True):
+        assert set(strict) <= set(lax) <= set(words)
+        for word in words:
+            rise = surprise_by_hand(known, word) - surprise_by_hand(known, slot.word)
+            for let, log in ((strict, bound), (lax, bound + more)):
+                assert (word in let) == (rise <= log) or abs(rise - log) < 1e-3
+
+
+@given(st.sampled_from(SAID), st.floats(-1, 1), st.floats(-1, 1))
+@settings(max_examples=25, deadline=None)
+def test_a_tighter_similarity_bound_lets_less_through(
+    known: MaskedLanguageModel, text: str, one: float, other: float
+) -> None:
+    slots = slots_of(text)
+    tight, loose = (similar(offered, known, least)(slots) for least in (max(one, other), min(one, other)))
+    for slot, words, strict, lax in zip(slots, offered(slots), tight, loose, strict=True):
+        assert set(strict) <= set(lax) <= set(words)
+        for word in words:
+            cosine = cosine_by_hand(known, text, slot.filled(word))
+            for let, least in ((strict, max(one, other)), (lax, min(one, other))):
+                assert (word in let) == (cosine >= least) or abs(cosine - least) < 1e-5
+
+
+@pytest.mark.parametrize(("ratio", "least"), [(1e300, -1.0), (30.0, 0.9), (1.0, 0.8), (1e-3, 0.5), (1e-300, 1.0)])
+def test_what_a_bound_refuses_is_never_in_the_text(
+    emotion: TextClassifier, known: MaskedLanguageModel, monkeypatch: pytest.MonkeyPatch, ratio: float, least: float
+) -> None:
+    before = attacks(emotion, SAID)
+    rows: list[Text] = []
+    predict = emotion.predict
+
+    def spy(encoded: Any, *rest: Any, **named: Any) -> Any:
+        rows.extend(encoded.texts)
+        return predict(encoded, *rest, **named)
+
+    monkeypatch.setattr(emotion, "predict", spy)
+    bounded = similar(fluent(offered, known, ratio), known, least)
+    together = fill(emotion, before, bounded, "mlm", budget=20)
+    assert len(rows) == sum(a.queries - b.queries for a, b in zip(together, before, strict=True))
+    for result, masked, text in zip(together, before, SAID, strict=True):
+        rows.clear()
+        [alone] = fill(emotion, [masked], bounded, "mlm", budget=20)
+        assert (alone.adversarial, alone.queries) == (result.adversarial, result.queries)
+        assert alone.queries - masked.queries == len(rows) <= 20
+        # No more is put to the classifier than the bounds let through.
+        assert all(cosine_by_hand(known, text, str(row)) >= least - 1e-5 for row in rows)
+        for edit in alone.edits:
+            rise = surprise_by_hand(known, edit.after) - surprise_by_hand(known, edit.before)
+            assert rise <= math.log(ratio) + 1e-3
+        assert not alone.edits or cosine_by_hand(known, text, alone.adversarial) >= least - 1e-5
+        assert alone.adversarial == text or alone.edits
+        check(emotion, alone)
+    if least in (-1, 1):
+        assert all(bool(r.edits) == (least < 1) for r in together)
+
+
+def test_a_word_that_cannot_be_measured_is_refused(known: MaskedLanguageModel) -> None:
+    short = MaskedLanguageModel(known.model, known.tokenizer)
+    short._limit = 20
+    text = "so " * 30 + "good"
+    slot = Slot(text, 90, 94, text)
+    assert short.surprise([slot]).tolist() == [math.inf]
+    assert fluent(offered, short, 1e300)([slot]) == [[]]
+    assert fluent(delete, short, 1e-300)([slot]) == [[""]]
 
 
 def test_filling_with_a_language_model(classifier: TextClassifier, language_model: MaskedLanguageModel) -> None:

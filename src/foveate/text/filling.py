@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from foveate.errors import RequestError
 
@@ -16,23 +18,20 @@ class FillSettings:
     """What stands in the place of the tokens that an attack masks."""
 
     fill: Fill = "mask"
-    """mask: they stay masked; delete: nothing; mlm: words of a masked language model; synonym: of WordNet;
-    typo: the same words, misspelt."""
-    budget: int = 50
-    """Texts that may be classified, a text, beside what the attack itself asked."""
-    candidates: int = 12
+    """mask: they stay masked; delete: nothing; mlm: a language model's words; synonym: WordNet's; typo: misspelt."""
+    budget: Annotated[int, tyro.conf.arg(metavar="N")] = 50
+    """So many filled texts may be classified for each text, beside what the attack itself asked."""
+    candidates: Annotated[int, tyro.conf.arg(metavar="N")] = 12
     """Words tried in one place."""
-    mlm: str | None = None
-    """A masked language model, by hub id or directory: for `mlm`, to measure the two bounds, and for the method
-    bert-attack."""
-    resources: Path | None = None
-    """Where WordNet is, for `synonym`, and what methods with words of their own need (see `foveate doctor`); without
-    it, where NLTK looks."""
-    max_perplexity_ratio: float | None = None
-    """How much more a word may surprise the language model than the word that it replaces (see `fluent`)."""
-    min_similarity: float | None = None
-    """The least cosine similarity of the language model's mean hidden states, to the original text (see `similar`)."""
-    seed: int = 0
+    mlm: Annotated[str | None, tyro.conf.arg(metavar="ID|DIR")] = None
+    """A masked language model: for `--fill mlm`, to measure the two bounds, and for the method bert-attack."""
+    resources: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where WordNet is, and what methods with words of their own need (see `foveate doctor`); or where NLTK looks."""
+    max_perplexity_ratio: Annotated[float | None, tyro.conf.arg(metavar="FACTOR")] = None
+    """A word's perplexity under the language model may be so many times that of the word it replaces, and no more."""
+    min_similarity: Annotated[float | None, tyro.conf.arg(metavar="COSINE")] = None
+    """How similar the text must stay to the original: the least cosine of the language model's mean hidden states."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of the misspellings that are drawn."""
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -180,7 +181,7 @@ def fluent(candidates: Candidates, model: MaskedLanguageModel, ratio: float) -> 
     """Of `candidates`, those that surprise the language model at most `ratio` times as much as the word they replace.
 
     The ratio is that of the two words' perplexities, exp(`surprise`), each in the text as it now stands. A word that
-    is taken away leaves none to measure, and passes.
+    is taken away leaves none to measure, and passes; where the model does not read as far as the slot, no other does.
     """
 
     def bounded(slots: Sequence[Slot]) -> list[list[str]]:
@@ -188,9 +189,10 @@ def fluent(candidates: Candidates, model: MaskedLanguageModel, ratio: float) -> 
         pairs = [(i, word) for i, words in enumerate(found) for word in words if word]
         if not pairs:
             return found
-        measured = model.surprise([*slots, *(_with(slots[i], word) for i, word in pairs)]).exp()
+        measured = model.surprise([*slots, *(_with(slots[i], word) for i, word in pairs)])
         before, after = measured[: len(slots)].tolist(), measured[len(slots) :].tolist()
-        fit = {pair for pair, value in zip(pairs, after, strict=True) if value <= ratio * before[pair[0]]}
+        # Of logarithms, since what is all but impossible has no perplexity that a float could hold.
+        fit = {pair for pair, value in zip(pairs, after, strict=True) if value - before[pair[0]] <= math.log(ratio)}
         return [[word for word in words if not word or (i, word) in fit] for i, words in enumerate(found)]
 
     return bounded
