@@ -242,7 +242,10 @@ def report(settings: Settings) -> Report:
     attacks: list[AttackResult] = []
     failures: list[Failure] = []
     try:
-        workers = {"explanations.jsonl": ExplainRows(explainer), "attacks.jsonl": AttackRows(attacker)}
+        workers: dict[str, Worker] = {
+            "explanations.jsonl": ExplainRows(explainer),
+            "attacks.jsonl": AttackRows(attacker),
+        }
         both = [_found(settings.output / name, worker, rows, settings.resume) for name, worker in workers.items()]
     except KeyboardInterrupt:
         kept = f"interrupted; what was found is in {settings.output}, add --resume to go on from there"
