@@ -16,8 +16,8 @@ from mapped import by_brightness, player
 from test_agents_trace import agent_of
 
 from foveate.agents.analysis import attention
-from foveate.agents.analysis.blocks import BLOCKS, FEW, over_blocks
-from foveate.agents.analysis.following import as_mass, mass_on, near
+from foveate.agents.analysis.blocks import BLOCKS, FEW, over_blocks, stretches
+from foveate.agents.analysis.following import as_mass, delayed, family, mass_on, near, spectrum
 from foveate.agents.objects import Track, tracks
 from foveate.agents.trace import record
 from foveate.cli import main
@@ -63,6 +63,7 @@ class TestBlocks:
         counted = torch.zeros(100, 1, dtype=torch.bool)
         counted[: (FEW - 1) * 100 // BLOCKS] = True
         assert over_blocks(torch.ones(100, 1), counted, rng()).interval() is None
+        assert stretches(torch.cat([counted, ~counted], 1)).tolist() == [FEW - 1, BLOCKS - FEW + 1]
 
 
 class TestFollowing:
@@ -116,6 +117,66 @@ class TestFollowing:
         assert torch.isfinite(as_mass(torch.zeros(1, 1, 2, 2))).all()
 
 
+class TestManyComparisons:
+    def test_delays_are_what_they_say(self) -> None:
+        mass = as_mass(random_maps(11))
+        place = torch.rand(11, 3, 4, generator=rng()) < 0.1
+        steps = int(place.flatten(1).any(1).sum())
+        found = delayed(spectrum(mass), place)
+        for later in range(11):
+            actual, control = mass_on(mass.roll(-later, 0), place)
+            assert torch.allclose(found[later], actual.sum(0) / steps, atol=1e-6)
+            assert torch.allclose(found.mean(0), control.sum(0) / steps, atol=1e-6)
+        assert 0 < steps < 11
+
+    def test_what_does_not_move_is_not_beyond_chance(self) -> None:
+        still = delayed(spectrum(as_mass(random_maps(1)).expand(40, -1, -1, -1)), torch.rand(40, 3, 4) < 0.3)
+        assert [i.sign for i in family(still).excess] == [0, 0]
+
+    def test_noise_is_seldom_beyond_chance_in_any_of_many_pairs(self) -> None:
+        """4 heads and 6 things that have nothing to do with each other, each much as it was a step before: in 5% of
+        traces is any of the 24 pairs beyond chance, as is to be; with an interval for each alone, in most."""
+        generator, alone, together = rng(), 0, []
+        for _ in range(150):
+            mass = slow(120, (4, 16), generator).mul(1.5).softmax(2).view(120, 4, 4, 4)
+            places = [places_of(120, generator) for _ in range(6)]
+            maps = spectrum(mass)
+            compared = family(torch.cat([delayed(maps, place) for place in places], 1))
+            together.append([i.sign for i in compared.excess])
+            delays = torch.cat([delayed(maps, place) for place in places], 1)
+            far = (delays - delays.mean(0)).abs()
+            alone += int((far[0] > far.quantile(0.95, dim=0)).any())
+        wrong = sum(any(signs) for signs in together) / 150
+        assert 0.01 <= wrong <= 0.1  # of 150 traces at 5%, 98 of 100 times
+        assert alone / 150 > 0.5
+
+    def test_what_is_followed_among_many_is_found(self) -> None:
+        generator = rng()
+        places = [places_of(300, generator) for _ in range(6)]
+        mass = slow(300, (4, 16), generator).mul(1.5).softmax(2).view(300, 4, 4, 4)
+        mass[:, 2] = as_mass(mass[:, [2]] + 0.2 * places[3][:, None])[:, 0]
+        maps = spectrum(mass)
+        compared = family(torch.cat([delayed(maps, place) for place in places], 1))
+        assert [n for n, i in enumerate(compared.excess) if i.sign] == [3 * 4 + 2]
+        assert compared.excess[14].sign == 1 and 0.99 < compared.alone < 1
+        assert "95% for all 24 comparisons together" in compared.in_words()
+
+
+def slow(steps: int, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Numbers that change from step to step by about a third of what they can."""
+    new = torch.randn(steps, *shape, generator=generator)
+    for step in range(1, steps):
+        new[step] = 0.8 * new[step - 1] + 0.6 * new[step]
+    return new
+
+
+def places_of(steps: int, generator: torch.Generator) -> torch.Tensor:
+    """One of 16 cells, at four steps of five or so."""
+    cell = slow(steps, (16,), generator).argmax(1)
+    seen = slow(steps, (1,), generator) > -0.8
+    return (torch.nn.functional.one_hot(cell, 16).bool() & seen).view(steps, 4, 4)
+
+
 class TestSpread:
     def test_of_a_uniform_map_and_of_a_point(self) -> None:
         uniform = torch.full((30, 3, 4), 1 / 12)
@@ -135,11 +196,14 @@ def test_an_agent_that_looks_at_one_thing_is_found_out(tmp_path: Path) -> None:
     trace = record(agent, tmp_path, steps=200, sample=True, seed=1)
     mass = as_mass(trace.column("maps"))
     cells = torch.arange(10.0)
-    found = attention.follow(mass, trace.heads, tracks(trace), cells, cells, 0.4, rng())
+    found, compared = attention.follow(mass, trace.heads, tracks(trace), cells, cells, 0.4)
     chicken = found["policy"]["chicken"]
     # 0.9 of 0.9 + 99 * 0.1
     assert chicken.mass == pytest.approx(0.9 / 10.8, abs=1e-4)
-    assert chicken.excess is not None and chicken.excess.low > 0.03
+    assert chicken.excess is not None and chicken.excess.low > 0.03 and chicken.beyond == 1
+    assert compared is not None and len(compared.excess) == sum(
+        f.excess is not None for by in found.values() for f in by.values()
+    )
     car = found["policy"]["car"]
     assert car.excess is not None and abs(car.excess.mean) < 0.1 * chicken.excess.mean
     assert found["value"].keys() == found["policy"].keys()
@@ -164,7 +228,9 @@ def test_the_command(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     for name in ("marginals", "over-time", "follows"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5_000
         assert (tmp_path / "out" / f"{name}.svg").exists()
-    assert "not corrected for" in (tmp_path / "out" / "index.html").read_text()
+    compared = sum(f["excess"] is not None for by in written["numbers"]["follows"].values() for f in by.values())
+    assert f"95% for all {compared} comparisons together" in written["protocol"]["intervals_of_what_is_followed"]
+    assert f"This allows for {compared} comparisons" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_without_attention_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,10 @@ import torch
 pytest.importorskip("minatar", reason="needs the extra `agents`")
 
 from test_agents_trace import agent_of
+from test_analysis_attention import places_of, slow
 
 from foveate.agents.analysis.following import as_mass
-from foveate.agents.analysis.look_ahead import lead, lead_sentences, lives, shifted
+from foveate.agents.analysis.look_ahead import Lead, lead_sentences, lives, look_ahead, shifted
 from foveate.agents.analysis.tripwires import crossing, policy_without, total_variation, tripwires, wire_sentences
 from foveate.agents.models.interface import Edit
 from foveate.agents.trace import record
@@ -43,16 +44,22 @@ def looking(places: torch.Tensor, lag: int) -> torch.Tensor:
     return as_mass(0.02 + shifted(places, life, lag)[0].float()[:, None])
 
 
+def lead(
+    mass: torch.Tensor, places: torch.Tensor, life: torch.Tensor, lags: list[int], rng: torch.Generator
+) -> list[Lead | None]:
+    return look_ahead(mass, {"ball": places}, life, lags, rng)[0]["ball"]
+
+
 @pytest.mark.parametrize("lag", [-5, -2, 0, 3, 6])
 def test_the_lag_is_found(lag: int) -> None:
-    places = wandering()
+    places = wandering(1_000)
     life = torch.zeros(len(places), dtype=torch.long)
     (found,) = lead(looking(places, lag), places, life, LAGS, rng())
     assert found is not None and found.follows
     assert (found.earliest, found.best, found.latest) == (lag, lag, lag)
     assert found.tilt.sign == (lag > 0) - (lag < 0)
     assert found.mass[LAGS.index(lag)] == pytest.approx(1.02 / 1.5, abs=0.02)
-    (word,) = [s for s in lead_sentences({"ball": [found]}, ["eye"]) if "eye on the ball" in s and "steps" in s]
+    (word,) = [s for s in lead_sentences({"ball": [found]}, None, ["eye"]) if "eye on the ball" in s and "steps" in s]
     assert word.startswith({1: "Ahead", 0: "Not told from now", -1: "Behind"}[(lag > 0) - (lag < 0)])
 
 
@@ -62,7 +69,23 @@ def test_a_head_that_looks_anywhere_follows_at_no_lag() -> None:
     mass = as_mass(torch.rand(len(places), 2, 5, 5, generator=rng()))
     found = lead(mass, places, life, LAGS, rng())
     assert not any(f is None or f.follows for f in found)
-    assert lead_sentences({"ball": found}, ["a", "b"])[0].startswith("No head looks ahead")
+    assert lead_sentences({"ball": found}, None, ["a", "b"])[0].startswith("No head looks ahead")
+
+
+def test_noise_looks_ahead_in_few_of_many_pairs_and_lags() -> None:
+    """Two heads, three things, 9 lags: 54 comparisons of what has nothing to do with each other, and 6 tilts."""
+    generator, wrong, tilted = rng(), 0, 0
+    life = torch.zeros(160, dtype=torch.long)
+    for _ in range(60):
+        mass = slow(160, (2, 16), generator).mul(1.5).softmax(2).view(160, 2, 4, 4)
+        places = {name: places_of(160, generator) for name in "abc"}
+        leads, compared = look_ahead(mass, places, life, LAGS[2:-2], generator)
+        assert compared is not None and [len(part.excess) for part in compared] == [54, 6]
+        found = [lead for by in leads.values() for lead in by if lead is not None]
+        wrong += any(lead.follows or min(lead.high) < 0 for lead in found)
+        tilted += any(lead.tilt.sign for lead in found)
+        assert len(found) == 6 and all(lead.follows == (max(lead.low) > 0) for lead in found)
+    assert max(wrong, tilted) <= 7  # of 60 traces at 5%, 99 of 100 times
 
 
 def test_nothing_is_compared_across_lives() -> None:
@@ -163,6 +186,10 @@ def test_the_command(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert ball["lags"] == list(range(-2, 3)) and len(ball["mass"]) == 5
     assert -2 <= ball["earliest"] <= ball["latest"] <= 2
     assert all(math.isfinite(x) for x in [*ball["low"], *ball["high"], *ball["control"]])
+    written = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    pairs = [lead for by in numbers["leads"].values() for lead in by.values() if lead is not None]
+    assert f"95% for all {5 * len(pairs)} comparisons together" in written["protocol"]["intervals_of_look_ahead"]
+    assert any(f"{len(pairs)} pairs, at every lag" in said for said in written["findings"])
     assert numbers["tripwires"].keys() == numbers["leads"].keys()
     assert (tmp_path / "out" / "lags.png").stat().st_size > 5_000
 

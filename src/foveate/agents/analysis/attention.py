@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from foveate.agents.analysis import drawing
-from foveate.agents.analysis.blocks import IN_WORDS, over_blocks
+from foveate.agents.analysis.blocks import FEW, IN_WORDS, over_blocks, stretches
 from foveate.agents.analysis.findings import Findings, Picture, Table
-from foveate.agents.analysis.following import CONTROL, as_mass, mass_on, near
+from foveate.agents.analysis.following import CONTROL, LEVEL, Family, as_mass, delayed, family, near, spectrum
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.objects import Tracks, tracks
 from foveate.agents.trace import Trace
@@ -66,7 +66,12 @@ class Followed:
     chance: float
     """The control."""
     excess: Interval | None
-    """Mass less chance; None where it is too rarely seen."""
+    """Mass less chance, with an interval that allows for all comparisons; None where it is too rarely seen."""
+
+    @property
+    def beyond(self) -> int:
+        """1 where it is followed, -1 where it is looked away from, 0 where neither is shown."""
+        return 0 if self.excess is None else self.excess.sign
 
 
 def analyse(settings: Settings) -> Findings:
@@ -86,7 +91,8 @@ def analyse(settings: Settings) -> Findings:
     else:
         unknown = ""
     rows, columns = drawing.centres(agent, trace)
-    found = follow(mass, trace.heads, things, torch.from_numpy(rows), torch.from_numpy(columns), settings.radius, rng)
+    centres = (torch.from_numpy(rows), torch.from_numpy(columns))
+    found, compared = follow(mass, trace.heads, things, *centres, settings.radius)
     softmax = torch.allclose(maps.sum((2, 3)), torch.ones(()), atol=1e-3)
     protocol = {
         **settings.subject.protocol(agent),
@@ -95,7 +101,8 @@ def analyse(settings: Settings) -> Findings:
         "mass": "the softmax's weights" if softmax else "the mask by its sum over the cells",
         "radius": f"{settings.radius:g} cells",
         "control": CONTROL,
-        "intervals": IN_WORDS,
+        "intervals_of_spread": IN_WORDS,
+        "intervals_of_what_is_followed": compared.in_words() if compared else "none",
     }
     open_share = {head: float(maps[:, n].mean()) for n, head in enumerate(trace.heads)}
     pictures = {
@@ -111,7 +118,8 @@ def analyse(settings: Settings) -> Findings:
     if found:
         pictures["follows"] = Picture(
             draw_following(found, trace.heads),
-            "Mass on each thing less that of the control, with 95% intervals; right of the line it is followed.",
+            "Mass on each thing less that of the control, with intervals of 95% for all of them together; where one is "
+            "right of the line, the thing is followed.",
         )
     return Findings(
         name="attention",
@@ -119,7 +127,7 @@ def analyse(settings: Settings) -> Findings:
         question="How narrow is each head's map, and which things of the game does it follow? S3TA, section A.7 and "
         "Figure 10.",
         protocol=protocol,
-        sentences=sentences(shapes, found, unknown, {} if softmax else open_share),
+        sentences=sentences(shapes, found, compared, unknown, {} if softmax else open_share),
         numbers={
             "heads": {head: asdict(s) for head, s in shapes.items()},
             "follows": {head: {thing: asdict(f) for thing, f in by.items()} for head, by in found.items()},
@@ -156,27 +164,28 @@ def follow(
     row_centres: Float[Tensor, " rows"],
     column_centres: Float[Tensor, " columns"],
     radius: float,
-    rng: torch.Generator,
-) -> dict[str, dict[str, Followed]]:
-    """Every head on every thing that is ever seen."""
-    found: dict[str, dict[str, Followed]] = {head: {} for head in heads}
+) -> tuple[dict[str, dict[str, Followed]], Family | None]:
+    """Every head on every thing that is ever seen; and what was compared, None where all are too rare."""
+    maps = spectrum(mass)
+    delays, steps, often = {}, {}, []
     for name, track in things.items():
         place = near(track, row_centres, column_centres, radius)
         there = place.flatten(1).any(1)
-        if not there.any():
-            continue
-        actual, chance = mass_on(mass, place)
-        means = over_blocks(
-            torch.cat([actual, chance, actual - chance], 1), there[:, None].expand(-1, 3 * len(heads)), rng
-        )
-        for n, head in enumerate(heads):
-            found[head][name] = Followed(
-                int(there.sum()),
-                float(means.mean[n]),
-                float(means.mean[len(heads) + n]),
-                means.interval(2 * len(heads) + n),
-            )
-    return found if any(found.values()) else {}
+        if there.any():
+            delays[name], steps[name] = delayed(maps, place), int(there.sum())
+            if int(stretches(there[:, None])) >= FEW:
+                often.append(name)
+    compared = family(torch.cat([delays[name] for name in often], 1)) if often else None
+    excess = iter(compared.excess if compared else ())
+    intervals = {(name, head): next(excess) for name in often for head in heads}
+    found = {
+        head: {
+            name: Followed(steps[name], float(d[0, n]), float(d[:, n].mean()), intervals.get((name, head)))
+            for name, d in delays.items()
+        }
+        for n, head in enumerate(heads)
+    }
+    return (found if delays else {}), compared
 
 
 # --- in words
@@ -185,6 +194,7 @@ def follow(
 def sentences(
     shapes: Mapping[str, Shape],
     found: Mapping[str, Mapping[str, Followed]],
+    compared: Family | None,
     unknown: str,
     openness: Mapping[str, float],
 ) -> list[str]:
@@ -205,8 +215,8 @@ def sentences(
     if unknown:
         return [*said, f"What is followed was not measured: {unknown}."]
     pairs = [(h, t, f) for h, by in found.items() for t, f in by.items() if f.excess is not None]
-    likely = sorted((p for p in pairs if p[2].excess and p[2].excess.sign > 0), key=lambda p: -_gain(p[2]))
-    shunned = [p for p in pairs if p[2].excess and p[2].excess.sign < 0]
+    likely = sorted((p for p in pairs if p[2].beyond > 0), key=lambda p: -_gain(p[2]))
+    shunned = [p for p in pairs if p[2].beyond < 0]
     if likely:
         parts = [
             f"{h} the {t} ({f.mass:.1%} of its mass against {f.chance:.1%} by chance, {_gain(f):.1f} times)"
@@ -223,10 +233,11 @@ def sentences(
             + "; ".join(f"{h} the {t} ({f.mass:.1%} against {f.chance:.1%})" for h, t, f in shunned[:6])
             + "."
         )
-    said.append(
-        f"With 95% intervals, not corrected for {len(pairs)} comparisons, about {0.05 * len(pairs):.1g} of these pairs "
-        "would stand out in an agent that follows nothing."
-    )
+    if compared:
+        said.append(
+            f"This allows for {len(pairs)} comparisons: in an agent that follows nothing, any of them would stand out "
+            f"in {1 - LEVEL:.0%} of traces (each alone in {1 - compared.alone:.2%})."
+        )
     return said
 
 

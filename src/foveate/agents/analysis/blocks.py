@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from foveate.bootstrap import Interval
@@ -39,6 +39,13 @@ def between(mean: Float[Tensor, ""], draws: Float[Tensor, " resamples"], level: 
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = draws.double().nanquantile(tails).tolist()
     return Interval(float(mean), low, high)
+
+
+def stretches(counted: Bool[Tensor, "time measures"]) -> Int64[Tensor, " measures"]:
+    """In how many of the stretches each was measured."""
+    block = torch.arange(len(counted)) * min(BLOCKS, len(counted)) // len(counted)
+    found = torch.zeros(BLOCKS, counted.shape[1], dtype=torch.long).index_add_(0, block, counted.long())
+    return (found > 0).sum(0)
 
 
 def over_blocks(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from foveate.agents.analysis.blocks import FEW, between, over_blocks
+from foveate.agents.analysis.blocks import FEW, over_blocks, stretches
 from foveate.agents.analysis.findings import Table
-from foveate.agents.analysis.following import mass_on
+from foveate.agents.analysis.following import LEVEL, Family, delayed, family, mass_on, spectrum
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
 from foveate.viz.panels import COLOURS, MARKERS
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESAMPLES = 5_000
-"""Enough for the narrow tails of many lags."""
+"""Enough for the narrow tails of many comparisons."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,15 @@ class Lead:
     mass: list[float]
     control: list[float]
     low: list[float]
-    """Of mass less control, at each lag."""
+    """Of mass less control, at each lag; together with all other lags, heads and things."""
     high: list[float]
     best: int
     """The lag with most mass beyond the control."""
     earliest: int
-    """The interval of the best lag."""
+    """Between this lag and the latest is the best one; for all heads and things together."""
     latest: int
     excess: Interval
-    """Mass less control at the best lag; its interval allows for the best having been chosen among all lags."""
+    """Mass less control at the best lag."""
     tilt: Interval
     """The mean excess of all lags above 0 less that of all below: attention on where a thing will be, more than on
     where it was. A thing that moves as often one way as the other is as near back as ahead, which makes it 0 without
@@ -63,74 +64,106 @@ def shifted(
     place: Bool[Tensor, "time rows columns"], life: Int64[Tensor, " time"], lag: int
 ) -> tuple[Bool[Tensor, "time rows columns"], Bool[Tensor, " time"]]:
     """Where a thing is `lag` steps later, and at which steps that is in the same life."""
-    steps = len(life)
-    then = torch.arange(steps) + lag
-    inside = (then >= 0) & (then < steps)
-    then = then.clamp(0, steps - 1)
-    return place[then], inside & (life[then] == life)
+    then, known = _then(life, lag)
+    return place[then], known
 
 
-def lead(
+def _then(life: Int64[Tensor, " time"], lag: int) -> tuple[Int64[Tensor, " time"], Bool[Tensor, " time"]]:
+    """The steps that are `lag` later, and which of them are in the same life."""
+    then = torch.arange(len(life)) + lag
+    inside = (then >= 0) & (then < len(life))
+    then = then.clamp(0, len(life) - 1)
+    return then, inside & (life[then] == life)
+
+
+def look_ahead(
     mass: Float[Tensor, "time heads rows columns"],
-    place: Bool[Tensor, "time rows columns"],
+    places: Mapping[str, Bool[Tensor, "time rows columns"]],
     life: Int64[Tensor, " time"],
     lags: Sequence[int],
     rng: torch.Generator,
-) -> list[Lead | None]:
-    """Of each head; None where the thing is too rarely seen."""
+) -> tuple[dict[str, list[Lead | None]], tuple[Family, Family] | None]:
+    """Of each thing and head, None where the thing is too rarely seen; and what was compared: all lags, and the tilts.
+
+    `lags` are those of both sides, and 0 in the middle.
+    """
+    heads = mass.shape[1]
+    leads: dict[str, list[Lead | None]] = {name: [None] * heads for name in places}
     # The same steps for every lag: those whose whole neighbourhood is of one life.
-    known = torch.stack([shifted(place, life, lag)[1] for lag in lags]).all(0)
+    known = torch.stack([_then(life, lag)[1] for lag in lags]).all(0)
     if not known.any():
-        return [None] * mass.shape[1]
-    actual, control, counted = [], [], []
-    for lag in lags:
-        later = shifted(place, life, lag)[0][known]
-        on, by_chance = mass_on(mass[known], later)
-        actual.append(on)
-        control.append(by_chance)
-        counted.append(later.flatten(1).any(1))
-    times = torch.stack(counted, 1)
-    masses, chances = torch.stack(actual, 2), torch.stack(control, 2)
-    return [_lead(masses[:, n], chances[:, n], times, lags, rng) for n in range(mass.shape[1])]
+        return leads, None
+    mass, now = mass[known], known.nonzero().squeeze(1)
+    seen = {name: place.flatten(1).any(1) for name, place in places.items()}
+    counted = {name: torch.stack([there[now + lag] for lag in lags], 1) for name, there in seen.items()}
+    often = [name for name, times in counted.items() if int(stretches(times).min()) >= FEW]
+    if not often:
+        return leads, None
+    maps, sides = spectrum(mass), torch.tensor(lags).sign() / (len(lags) // 2)
+    delays = {name: torch.stack([delayed(maps, places[name][now + lag]) for lag in lags], 2) for name in often}
+    at_lags = family(torch.cat([d.flatten(1) for d in delays.values()], 1))
+    tilts = family(torch.cat([d @ sides for d in delays.values()], 1))
+    excess, tilt = iter(at_lags.excess), iter(tilts.excess)
+    for name in often:
+        differ = torch.stack([torch.sub(*mass_on(mass, places[name][now + lag])) for lag in lags], 2)
+        leads[name] = [
+            _lead(
+                delays[name][:, n],
+                list(islice(excess, len(lags))),
+                next(tilt),
+                best_lags(differ[:, n], counted[name], lags, len(often) * heads, rng),
+                lags,
+            )
+            for n in range(heads)
+        ]
+    return leads, (at_lags, tilts)
+
+
+def best_lags(
+    excess: Float[Tensor, "time lags"],
+    counted: Bool[Tensor, "time lags"],
+    lags: Sequence[int],
+    comparisons: int,
+    rng: torch.Generator,
+) -> tuple[int, int]:
+    """Between which the lag of most excess lies: for so many pairs at once, by Bonferroni's correction."""
+    draws = over_blocks(excess, counted, rng, resamples=RESAMPLES).draws
+    # Draws in which a lag was never measured say nothing of which is best.
+    chosen = torch.tensor(lags, dtype=torch.float64)[draws[draws.isfinite().all(1)].argmax(1)]
+    tail = (1 - LEVEL) / comparisons / 2
+    tails = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    earliest, latest = chosen.quantile(tails, interpolation="nearest").tolist()
+    return int(earliest), int(latest)
 
 
 def _lead(
-    mass: Float[Tensor, "time lags"],
-    control: Float[Tensor, "time lags"],
-    counted: Bool[Tensor, "time lags"],
+    delays: Float[Tensor, "time lags"],
+    excess: Sequence[Interval],
+    tilt: Interval,
+    bounds: tuple[int, int],
     lags: Sequence[int],
-    rng: torch.Generator,
-) -> Lead | None:
-    excess = over_blocks(mass - control, counted, rng, resamples=RESAMPLES)
-    if float(excess.blocks.min()) < FEW:
-        return None
-    # Draws in which a lag was never measured say nothing of which is best.
-    draws = excess.draws[excess.draws.isfinite().all(1)]
-    best = int(excess.mean.argmax())
-    # Lags are those of both sides, and 0 in the middle.
-    sides = torch.tensor(lags).sign().double() / (len(lags) // 2)
-    chosen = torch.tensor(lags, dtype=torch.float64)[draws.argmax(1)]
-    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    earliest, latest = chosen.quantile(tails, interpolation="nearest").tolist()
-    intervals = [between(mean, draws[:, n]) for n, mean in enumerate(excess.mean)]
+) -> Lead:
+    best = max(range(len(lags)), key=lambda n: excess[n].mean)
     return Lead(
         lags=list(lags),
-        mass=over_blocks(mass, counted, rng, resamples=1).mean.tolist(),
-        control=over_blocks(control, counted, rng, resamples=1).mean.tolist(),
-        low=[i.low for i in intervals],
-        high=[i.high for i in intervals],
+        mass=delays[0].tolist(),
+        control=delays.mean(0).tolist(),
+        low=[i.low for i in excess],
+        high=[i.high for i in excess],
         best=lags[best],
-        earliest=int(earliest),
-        latest=int(latest),
-        excess=between(excess.mean[best], draws[:, best], 1 - 0.05 / len(lags)),
-        tilt=between(excess.mean @ sides, draws @ sides),
+        earliest=bounds[0],
+        latest=bounds[1],
+        excess=excess[best],
+        tilt=tilt,
     )
 
 
 # --- in words
 
 
-def lead_sentences(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) -> list[str]:
+def lead_sentences(
+    leads: Mapping[str, Sequence[Lead | None]], compared: tuple[Family, Family] | None, heads: Sequence[str]
+) -> list[str]:
     """Which heads look ahead, and which behind."""
     known = [(head, thing, by[n]) for thing, by in leads.items() for n, head in enumerate(heads)]
     pairs = [(h, t, found) for h, t, found in known if found is not None]
@@ -150,6 +183,12 @@ def lead_sentences(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[s
                 for z in [f.lags.index(0)]
             )
             + "."
+        )
+    if compared:
+        leaning.append(
+            f"This allows for {len(compared[0].excess):,} comparisons ({len(pairs)} pairs, at every lag): in an agent "
+            f"that follows nothing, any of them would stand out in {1 - LEVEL:.0%} of traces (each alone in "
+            f"{1 - compared[0].alone:.2%}); and so with the {len(pairs)} that are more on where a thing will be or was."
         )
     if not followed:
         return [
@@ -206,8 +245,8 @@ def lead_table(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str])
                 ]
             )
     return Table(
-        "The lag, in steps, at which attention is most on the place of a thing",
-        ("head, thing", "best lag", "mass", "control", "difference (for all lags)", "ahead less behind"),
+        "The lag, in steps, at which attention is most on the place of a thing; intervals for all comparisons together",
+        ("head, thing", "best lag", "mass", "control", "difference", "ahead less behind"),
         rows,
     )
 

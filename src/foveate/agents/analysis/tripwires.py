@@ -16,10 +16,18 @@ from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import drawing
-from foveate.agents.analysis.blocks import FEW, IN_WORDS, between, over_blocks
+from foveate.agents.analysis.blocks import BLOCKS, FEW, between, over_blocks
 from foveate.agents.analysis.findings import Findings, Picture, Table
-from foveate.agents.analysis.following import CONTROL, as_mass, near
-from foveate.agents.analysis.look_ahead import RESAMPLES, draw_lags, lead, lead_sentences, lead_table, lives, shifted
+from foveate.agents.analysis.following import CONTROL, LEVEL, as_mass, near
+from foveate.agents.analysis.look_ahead import (
+    RESAMPLES,
+    draw_lags,
+    lead_sentences,
+    lead_table,
+    lives,
+    look_ahead,
+    shifted,
+)
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.models.interface import Edit
 from foveate.agents.objects import tracks
@@ -81,18 +89,19 @@ def analyse(settings: Settings) -> Findings:
     places = {name: place for name, place in places.items() if place.any()}
     life = lives(trace)
     lags = list(range(-settings.lags, settings.lags + 1))
-    leads = {name: lead(mass, place, life, lags, rng) for name, place in places.items()}
+    leads, compared = look_ahead(mass, places, life, lags, rng)
     policy = trace.column("logits").softmax(1)
     wires = {head: tripwires(mass[:, n]) for n, head in enumerate(trace.heads)}
     crossings: dict[str, dict[str, Crossing]] = {}
     silent = []
+    tests = 2 * len(places) * sum(bool(wire.any()) for wire in wires.values())
     for n, head in enumerate(trace.heads):
         if wires[head].any():
             without = policy_without(trace, agent, n, wires[head])
             if torch.allclose(without, policy, atol=1e-4):
                 silent.append(head)
                 continue
-            found = {t: crossing(p, wires[head], life, policy, without, rng) for t, p in places.items()}
+            found = {t: crossing(p, wires[head], life, policy, without, rng, tests) for t, p in places.items()}
             crossings[head] = {thing: c for thing, c in found.items() if c is not None}
     protocol = {
         **settings.subject.protocol(agent),
@@ -108,14 +117,19 @@ def analyse(settings: Settings) -> Findings:
         "alone. Policies are compared by total variation, the step before with the step after",
         "cut": "the tripwire's cells at zero, in a softmax the others in proportion; the agent is shown each piece of "
         "the trace again, from what it remembered at its start",
-        "intervals": IN_WORDS,
+        "intervals_of_look_ahead": compared[0].in_words() if compared else "none",
+        "intervals_of_ahead_less_behind": compared[1].in_words() if compared else "none",
+        "intervals_of_lags_and_crossings": f"bootstrap over {BLOCKS} stretches of the trace (neighbouring steps are "
+        f"not independent), {LEVEL:.0%} for all pairs' best lags together, and for {tests} comparisons of crossings "
+        "(each of N at 1 - 0.05 / N: Bonferroni's correction)",
     }
     pictures = {}
     if any(leads.values()):
         pictures["lags"] = Picture(
             draw_lags(leads, trace.heads),
-            "Mass of each head on the place where a thing is so many steps later (solid, with the 95% interval around "
-            "it of its difference to the control) and the control (dotted). Markers: the best lag.",
+            "Mass of each head on the place where a thing is so many steps later (solid, with the interval around it "
+            "of its difference to the control, 95% for all of them together) and the control (dotted). Markers: the "
+            "best lag, where the thing is followed.",
         )
     if any(wire.any() for wire in wires.values()):
         pictures["tripwires"] = Picture(
@@ -127,7 +141,7 @@ def analyse(settings: Settings) -> Findings:
         question="Does a head look to where things will be, and does the agent act when they cross a place that it "
         "watches? S3TA, sections 4.3 and 4.5.",
         protocol=protocol,
-        sentences=[*lead_sentences(leads, trace.heads), *wire_sentences(wires, crossings, silent)],
+        sentences=[*lead_sentences(leads, compared, trace.heads), *wire_sentences(wires, crossings, silent)],
         numbers={
             "leads": {
                 head: {thing: None if (one := by[n]) is None else asdict(one) for thing, by in leads.items()}
@@ -179,8 +193,10 @@ def crossing(
     policy: Float[Tensor, "time actions"],
     without: Float[Tensor, "time actions"],
     rng: torch.Generator,
+    comparisons: int = 1,
 ) -> Crossing | None:
-    """One head and one thing; None where the thing never crosses, or never comes to another cell."""
+    """One head and one thing, of so many comparisons; None where the thing never crosses, or never comes to another
+    cell."""
     before, known_before = shifted(place, life, -1)
     _, known_after = shifted(place, life, 1)
     entered = place & ~before
@@ -198,7 +214,8 @@ def crossing(
 
     def difference(first: int) -> Interval | None:
         draws = means.draws[:, first] - means.draws[:, first + 1]
-        return between(means.mean[first] - means.mean[first + 1], draws) if enough else None
+        level = 1 - (1 - LEVEL) / comparisons
+        return between(means.mean[first] - means.mean[first + 1], draws, level) if enough else None
 
     at, other, cut_at, cut_other = means.mean.tolist()
     return Crossing(int(at_wire.sum()), at, other, difference(0), cut_at, cut_other, difference(2))
