@@ -13,12 +13,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#1c7ed6", "#f76707", "#e03131", "#2f9e44", "#7048e8", "#868e96")
+COLOURS = ("#1c7ed6", "#f76707", "#e03131", "#2f9e44", "#7048e8", "#868e96", "#0b7285", "#e64980", "#9c6b00")
 """Of curves, in their order; told apart by those who see no red too, and by the markers."""
-MARKERS = "osD^vX"
+MARKERS = "osD^vXP<>"
 
 Curve = Sequence[tuple[float, Interval]]
 """Points (x, mean with its interval), in the order of x."""
+
+
+def colour(n: int) -> str:
+    """Of the nth curve; they begin again when there are no more."""
+    return COLOURS[n % len(COLOURS)]
+
+
+def marker(n: int) -> str:
+    """Of the nth curve's points; another one where the colours have begun again."""
+    return MARKERS[(n + n // len(COLOURS)) % len(MARKERS)]
 
 
 def heat_maps(
@@ -81,13 +91,11 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, Curve]]], names: Sequen
     for axis, (heading, x_label, drawn) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, name in enumerate(names):
             if points := drawn.get(name):
-                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-                x = [at for at, _ in points]
-                axis.fill_between(
-                    x, [i.low for _, i in points], [i.high for _, i in points], color=colour, alpha=0.15, linewidth=0
-                )
-                means = [i.mean for _, i in points]
-                (lines[name],) = axis.plot(x, means, color=colour, marker=marker, markersize=3.5, linewidth=1.3)
+                x, means = [at for at, _ in points], [i.mean for _, i in points]
+                low, high = [i.low for _, i in points], [i.high for _, i in points]
+                own = colour(number)
+                axis.fill_between(x, low, high, color=own, alpha=0.15, linewidth=0)
+                (lines[name],) = axis.plot(x, means, color=own, marker=marker(number), markersize=3.5, linewidth=1.3)
         _limit(axis, drawn)
         axis.set_title(heading, fontsize=10, loc="left")
         axis.set_xlabel(x_label, fontsize=9)

@@ -25,7 +25,7 @@ from foveate.agents.objects import Tracks, tracks
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
-from foveate.viz.panels import COLOURS
+from foveate.viz.panels import colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -322,8 +322,8 @@ def _with_marginals(
     )
     across, down = weights.sum(0), weights.sum(1)
     step = (column_centres[1] - column_centres[0], row_centres[1] - row_centres[0])
-    top.bar(column_centres, across, width=0.9 * step[0], color=COLOURS[0])
-    right.barh(row_centres, down, height=0.9 * step[1], color=COLOURS[0])
+    top.bar(column_centres, across, width=0.9 * step[0], color=colour(0))
+    right.barh(row_centres, down, height=0.9 * step[1], color=colour(0))
     top.set_xlim(picture.get_xlim())
     right.set_ylim(picture.get_ylim())
     for axis in (top, right, picture):
@@ -342,9 +342,9 @@ def draw_over_time(mass: Float[Tensor, "time heads rows columns"], heads: Sequen
     upper, lower = figure.subplots(2, 1, sharex=True)
     uniform = math.log(mass[0, 0].numel())
     for n, head in enumerate(heads):
-        colour = COLOURS[n % len(COLOURS)]
-        upper.plot((entropy(mass[:, n]) / uniform).numpy(), color=colour, linewidth=0.8, label=head)
-        lower.plot(mass[:, n].flatten(1).amax(1).numpy(), color=colour, linewidth=0.8)
+        own = colour(n)
+        upper.plot((entropy(mass[:, n]) / uniform).numpy(), color=own, linewidth=0.8, label=head)
+        lower.plot(mass[:, n].flatten(1).amax(1).numpy(), color=own, linewidth=0.8)
     upper.set_ylabel("entropy / uniform's")
     upper.set_ylim(0, 1.02)
     lower.set_ylabel("heaviest cell")

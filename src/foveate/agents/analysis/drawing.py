@@ -14,7 +14,7 @@ from foveate.agents.placement import screen_centres
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
-from foveate.viz.panels import COLOURS, MARKERS
+from foveate.viz.panels import colour, marker
 from foveate.viz.video import between, overlay
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ def dots(axes: Axes, names: Sequence[str], series: Mapping[str, Sequence[Interva
             [i.mean for _, i in known],
             [line + shift for line, _ in known],
             xerr=np.array([(i.mean - i.low, i.high - i.mean) for _, i in known]).reshape(-1, 2).T.clip(0),
-            fmt=MARKERS[n],
-            color=COLOURS[n],
+            fmt=marker(n),
+            color=colour(n),
             label=label,
             markersize=4.5,
             elinewidth=1.2,

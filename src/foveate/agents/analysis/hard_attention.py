@@ -261,7 +261,7 @@ def picture(games: Mapping[str, Played], cuts: Sequence[float]) -> Figure:
     """Scores over thresholds, both ways to cut."""
     from matplotlib.figure import Figure
 
-    from foveate.viz.panels import COLOURS, MARKERS
+    from foveate.viz.panels import colour, marker
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -274,8 +274,8 @@ def picture(games: Mapping[str, Played], cuts: Sequence[float]) -> Figure:
             [place + 0.12 * (2 * n - 1) for place in range(len(cuts))],
             [i.mean for i in means],
             yerr=torch.tensor([[i.mean - i.low for i in means], [i.high - i.mean for i in means]]).clamp(min=0).numpy(),
-            fmt=MARKERS[n],
-            color=COLOURS[n],
+            fmt=marker(n),
+            color=colour(n),
             label=label,
             markersize=5,
             linestyle="none",

@@ -16,7 +16,7 @@ from foveate.agents.analysis.findings import Table
 from foveate.agents.analysis.following import LEVEL, Family, delayed, family, mass_on, spectrum
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
-from foveate.viz.panels import COLOURS, MARKERS
+from foveate.viz.panels import colour, marker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -268,15 +268,15 @@ def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) 
         for n, found in enumerate(by):
             if found is None:
                 continue
-            colour = COLOURS[n % len(COLOURS)]
+            own = colour(n)
             control = torch.tensor(found.control)
-            axis.plot(found.lags, found.mass, color=colour, linewidth=1.4)
-            axis.plot(found.lags, found.control, color=colour, linewidth=1, linestyle=":")
+            axis.plot(found.lags, found.mass, color=own, linewidth=1.4)
+            axis.plot(found.lags, found.control, color=own, linewidth=1, linestyle=":")
             low, high = ((control + torch.tensor(x)).tolist() for x in (found.low, found.high))
-            axis.fill_between(found.lags, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.fill_between(found.lags, low, high, color=own, alpha=0.15, linewidth=0)
             if found.follows:
                 top = found.mass[found.lags.index(found.best)]
-                axis.plot([found.best], [top], MARKERS[n % len(MARKERS)], color=colour)
+                axis.plot([found.best], [top], marker(n), color=own)
         axis.axvline(0, color="#868e96", linewidth=0.8)
         axis.set_title(thing, fontsize=10, loc="left", parse_math=False)
         axis.set_xlabel("lag (steps)", fontsize=9)
@@ -294,8 +294,5 @@ def draw_lags(leads: Mapping[str, Sequence[Lead | None]], heads: Sequence[str]) 
 def _legend(figure: Figure, heads: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
-    lines = [
-        Line2D([], [], color=COLOURS[n % len(COLOURS)], marker=MARKERS[n % len(MARKERS)], label=head)
-        for n, head in enumerate(heads)
-    ]
+    lines = [Line2D([], [], color=colour(n), marker=marker(n), label=head) for n, head in enumerate(heads)]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(heads), fontsize=9)

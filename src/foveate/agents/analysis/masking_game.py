@@ -38,7 +38,7 @@ from foveate.masking.play import play
 from foveate.masking.protocols import fork, mask_in_order
 from foveate.masking.record import Found
 from foveate.masking.search import beam, expand, greedy
-from foveate.viz.panels import COLOURS, MARKERS
+from foveate.viz.panels import colour, marker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -351,8 +351,8 @@ def draw_methods(outcomes: Mapping[str, Outcome]) -> Figure:
         chance = name == "random"
         axes.plot(
             o.within,
-            marker=MARKERS[n % len(MARKERS)],
-            color="#868e96" if chance else COLOURS[n % len(COLOURS)],
+            marker=marker(n),
+            color="#868e96" if chance else colour(n),
             linestyle="--" if chance else "-",
             linewidth=1.3,
             markersize=4.5,

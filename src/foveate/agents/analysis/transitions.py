@@ -23,7 +23,7 @@ from foveate.agents.analysis.following import as_mass
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
-from foveate.viz.panels import COLOURS
+from foveate.viz.panels import colour
 from foveate.viz.video import overlay
 
 if TYPE_CHECKING:
@@ -308,12 +308,12 @@ def draw_value(trace: Trace, agent: PlayingAgent, points: Sequence[TurningPoint]
     axes = figure.add_subplot(grid[1, :])
     for game in trace.episodes():
         curve = smoothed(value[game.start : game.stop])
-        axes.plot(np.arange(game.start, game.stop), curve, color=COLOURS[0], linewidth=1)
+        axes.plot(np.arange(game.start, game.stop), curve, color=colour(0), linewidth=1)
         if game.start:
             axes.axvline(game.start, color="#868e96", linewidth=0.8, linestyle="--")
     for n, point in enumerate(points):
         up = point.kind == "peak"
-        axes.plot([point.step], [point.value], "^" if up else "v", color=COLOURS[2], markersize=6)
+        axes.plot([point.step], [point.value], "^" if up else "v", color=colour(2), markersize=6)
         axes.annotate(
             str(n + 1),
             (point.step, point.value),

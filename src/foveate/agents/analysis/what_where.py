@@ -26,7 +26,7 @@ from foveate.agents.models.interface import Attention
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval
 from foveate.errors import RequestError
-from foveate.viz.panels import COLOURS
+from foveate.viz.panels import colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -237,7 +237,7 @@ def draw_over_time(shares: Float[Tensor, "time heads"], heads: Sequence[str]) ->
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes = figure.subplots()
     for n, head in enumerate(heads):
-        axes.plot(shares[:, n].numpy(), color=COLOURS[n % len(COLOURS)], linewidth=0.8, label=head)
+        axes.plot(shares[:, n].numpy(), color=colour(n), linewidth=0.8, label=head)
     axes.axhline(0.5, color="#868e96", linewidth=0.8)
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.5, 1], ["all where", "both", "all what"])
