@@ -29,6 +29,7 @@ from foveate.agents.placement import screen_centres
 from foveate.agents.trace import Trace
 from foveate.bootstrap import Interval, bootstrap_means
 from foveate.errors import RequestError
+from foveate.threads import side_by_side
 from foveate.viz.video import between
 
 if TYPE_CHECKING:
@@ -163,11 +164,17 @@ def saliency(
     frame = inputs.observation[0, 0]
     size = (frame.shape[1], frame.shape[2])
     points = [torch.arange(0, n, stride) for n in size]
-    maps = torch.zeros(2, len(points[0]), len(points[1]))
     before = network(inputs, state)[0]
     what_if = network.what_if(inputs, state)
-    for rows, columns, patches, top, left in patches_of(frame, points, blur):
-        maps[:, rows, columns] = torch.stack(change(what_if(patches, top, left), before))
+
+    @torch.inference_mode()
+    def of(tiles: Tensor) -> Tensor:
+        changes = torch.zeros(2, len(tiles), len(points[1]))
+        for rows, columns, patches, top, left in patches_of(frame, [tiles, points[1]], blur):
+            changes[:, rows, columns] = torch.stack(change(what_if(patches, top, left), before))
+        return changes
+
+    maps = torch.cat(side_by_side(of, [points[0][place] for place in _tiles(points[0])]), 1)
     if stride > 1:
         down, across = (torch.from_numpy(between(p.numpy(), n)) for p, n in zip(points, size, strict=True))
         maps = down @ maps @ across.T
@@ -187,7 +194,7 @@ def patches_of(
     plain = frame.float()
     other = blurred(plain, blur.width) - plain
     reach = math.ceil(CUT * blur.bump)
-    rows_of, columns_of = ([(p // TILE == tile).nonzero().squeeze(1) for tile in (p // TILE).unique()] for p in points)
+    rows_of, columns_of = (_tiles(p) for p in points)
     for rows in rows_of:
         for columns in columns_of:
             at, beside = points[0][rows], points[1][columns]
@@ -211,6 +218,11 @@ def patches_of(
                     down.start + high.start,
                     across.start + wide.start,
                 )
+
+
+def _tiles(points: Shaped[Tensor, " n"]) -> list[Tensor]:
+    """Places of the points that share a tile, along one axis."""
+    return [(points // TILE == tile).nonzero().squeeze(1) for tile in (points // TILE).unique()]
 
 
 def _extent(some: Bool[Tensor, " pixels"]) -> slice:
