@@ -24,7 +24,7 @@ explain snli $data/snli/test.jsonl.gz 0.8
 $foveate text benchmark --resume --data $data/emotion/test.jsonl --threshold 0.6 --output runs/tables/embedded \
   --methods agent,agent=general,attention,attention-cls,attention-rollout,random@500,greedy@300
 
-opponents=textbugger@48,hotflip@48,bert-attack@48,deepwordbug@48,pwws@48,pso@32,genetic@24,scpn@10,gan@10
+opponents=textbugger@256,hotflip@48,bert-attack@128,deepwordbug@128,pwws@48,pso@32,genetic@24,scpn@10,gan@10
 attack() { # name, data, limit
   local common="text benchmark --resume --task attack --model ../shared/victims/$1 --data $2 --limit $3"
   common+=" --output runs/tables/attack-$1 --resources $data/resources --mlm runs/mlm/model"

@@ -19,7 +19,10 @@ more --model ../shared/victims/emotion --data $data/emotion/train.jsonl --valida
 more --model ../shared/victims/sst2 --data $data/sst2/train.jsonl.gz --texts 67349 --min-tokens 10 --tolerance 0 \
   --start runs/victims/sst2/agent --steps 20000 --run runs/attackers/sst2
 # A tolerance of 20 never takes a step back. On the validation texts it was better than 0.5 on Emotion (1.95 queries
-# against 2.12) and SNLI, and worse on SST-2.
+# against 2.12) and SNLI, and worse on SST-2. A second round solved one of the nine Emotion texts that were left, at 0.08
+# queries a text (1,872 validation texts: 1.95 and 2.03), so one is played; a third on SST-2 solved one of 300 held out,
+# at a query more.
+sed -i 's/"rounds": 2/"rounds": 1/' runs/attackers/emotion/agent/config.json
 # In the package: the embedded classifier's own, and the general one.
 train --model emotion --start emotion --data $data/emotion/train.jsonl --validation $data/emotion/validation.jsonl \
   --steps 16000 --run runs/emotion-attack
