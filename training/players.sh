@@ -18,16 +18,4 @@ train s3ta --model s3ta --impala.learning-rate 5e-4 --steps 1000000
 network='memory=32'
 train mask-a3c --model mask-a3c --algorithm a3c --a3c.learning-rate 5e-4 --a3c.entropy-cost 0.02 --steps 500000
 
-# Half the precision halves the package's weight; scores do not change (the model cards have both).
-python - <<'PYTHON'
-from pathlib import Path
-
-from safetensors.torch import load_file, save_file
-
-for name in ("s3ta", "mask-a3c"):
-    made, kept = Path("runs/players") / name / "agent", Path("src/foveate/assets/players") / f"minatar-space-invaders-{name}"
-    kept.mkdir(parents=True, exist_ok=True)
-    weights = {key: tensor.half() for key, tensor in load_file(made / "model.safetensors").items()}
-    save_file(weights, kept / "model.safetensors", metadata={"format": "pt"})
-    (kept / "config.json").write_text((made / "config.json").read_text())
-PYTHON
+for name in s3ta mask-a3c; do python training/pack.py "runs/players/$name" "minatar-space-invaders-$name"; done

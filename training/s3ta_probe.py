@@ -1,17 +1,20 @@
 """Does S3TA's network find what is on the screen? The same question to each of its settings, without reinforcement.
 
-    python training/s3ta_probe.py [--updates 200] [--seeds 3]
+    python training/s3ta_probe.py [--game minatar-breakout|breakout|pong] [--updates 200] [--seeds 3]
 
-On MinAtar Breakout it learns to say, from recorded play, on which side of the paddle the ball is: 10 steps of 32 games
-an update, cross-entropy, RMSProp 1e-3. What cannot learn this cannot learn to play. Prints the accuracy over the last
-50 updates for each setting, with its range over the seeds. (Always "left": about 0.4.)
+It learns to say, from recorded play, on which side of the paddle the ball is: 10 steps of 32 games an update,
+cross-entropy, RMSProp. What cannot learn this cannot learn to play. Prints the accuracy over the last 50 updates for
+each setting, with its range over the seeds. (Always "left": about 0.4.) On Atari the screens are grey, 84 × 84.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,13 +23,70 @@ from foveate.agents.envs import open_environments
 from foveate.agents.games import EnvironmentSettings
 from foveate.agents.models.interface import AgentInputs
 
-ENV = EnvironmentSettings(env="MinAtar/Breakout-v1")
 STEPS, GAMES = 10, 32
-SMALL = {"memory": 32, "convolutions": ((3, 1, 16),)}
-PADDLE, BALL = 0, 1
-"""MinAtar's channels."""
+UNKNOWN = -100
+"""Where there is no ball to be seen."""
 
-VARIANTS = {
+Screens = UInt8[Tensor, "games channels height width"]
+Distance = Float[Tensor, " games"]
+
+
+@dataclass(frozen=True)
+class Game:
+    """What the question is asked of."""
+
+    environment: EnvironmentSettings
+    network: Mapping[str, object]
+    """Settings of a small network for it."""
+    learning_rate: float
+    ball: Callable[[Screens], Distance]
+    """How far the ball is to the right of the paddle's middle, or below it; not a number where one is unseen."""
+    towards: tuple[str, str, str]
+    """What to press where the ball is before the paddle, at it, behind it."""
+    near: float
+    """Distances up to this are none."""
+
+
+def minatar(screens: Screens) -> Distance:
+    ball, paddle = (screens[:, channel].flatten(1).int().argmax(1) % 10 for channel in (1, 0))
+    return (ball - paddle).float()
+
+
+def breakout(screens: Screens) -> Distance:
+    lit = screens[:, 0, :, 4:80] > 20
+    return _middle(lit[:, 39:74].any(1)) - _middle(lit[:, 75:78].any(1))
+
+
+def pong(screens: Screens) -> Distance:
+    field = screens[:, 0, 14:77].int()
+    lit = (field - field.flatten(1).mode(1).values[:, None, None]).abs() > 20
+    return _middle(lit[:, :, 14:71].any(2)) - _middle(lit[:, :, 72:76].any(2))
+
+
+def _middle(lit: Tensor) -> Distance:
+    places = torch.arange(float(lit.shape[1]))
+    return (lit * places).sum(1) / lit.sum(1)
+
+
+ATARI = {"memory": 32, "convolutions": ((8, 4, 16), (4, 2, 32))}
+GAMES_BY_NAME = {
+    "minatar-breakout": Game(
+        EnvironmentSettings(env="MinAtar/Breakout-v1"),
+        {"memory": 32, "convolutions": ((3, 1, 16),)},
+        1e-3,
+        minatar,
+        ("LEFT", "NOOP", "RIGHT"),
+        0,
+    ),
+    "breakout": Game(
+        EnvironmentSettings(env="ALE/Breakout-v5", screen="grey"), ATARI, 5e-4, breakout, ("LEFT", "NOOP", "RIGHT"), 2
+    ),
+    "pong": Game(
+        EnvironmentSettings(env="ALE/Pong-v5", screen="grey"), ATARI, 5e-4, pong, ("RIGHT", "NOOP", "LEFT"), 2
+    ),
+}
+
+VARIANTS: Mapping[str, tuple[str, Mapping[str, object], bool]] = {
     "to the letter, torch's first weights": ("s3ta-paper", {}, True),
     "to the letter, Sonnet's first weights": ("s3ta-paper", {}, False),
     "and answers normalised": ("s3ta", {"normalise_content": False, "initial_query": 0.0}, False),
@@ -36,6 +96,7 @@ VARIANTS = {
     "with 4, answers not normalised": ("s3ta", {"normalise_answers": False}, False),
     "fixed queries": ("s3ta-fixed-query", {}, False),
     "norms of keys": ("s3ta-l2-keys", {}, False),
+    "no attention: a3c": ("a3c", {}, False),
 }
 """Model, settings, and whether the weights are drawn anew as torch draws them."""
 
@@ -44,31 +105,33 @@ Unroll = tuple[AgentInputs, Tensor]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--game", choices=GAMES_BY_NAME, default="minatar-breakout")
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    unrolls = record(options.updates)
-    print(f"{'S3TA on MinAtar Breakout':42} accuracy (range of {options.seeds} seeds)   entropy of the maps [nat]")
+    game = GAMES_BY_NAME[options.game]
+    unrolls = record(game, options.updates)
+    print(f"{options.game:42} accuracy (range of {options.seeds} seeds)   entropy of the maps [nat]")
     for name, (model, settings, plain) in VARIANTS.items():
-        results = [learn(unrolls, model, settings, plain, seed) for seed in range(options.seeds)]
+        results = [learn(game, unrolls, model, settings, plain, seed) for seed in range(options.seeds)]
         accuracies, entropies = zip(*results, strict=True)
         mean, spread = sum(accuracies) / len(accuracies), f"{min(accuracies):.2f}-{max(accuracies):.2f}"
         print(f"{name:42} {mean:.2f} ({spread})   {sum(entropies) / len(entropies):.2f}", flush=True)
 
 
-def record(updates: int) -> list[Unroll]:
+def record(game: Game, updates: int) -> list[Unroll]:
     """Play that is half random and half right, and on which side of the paddle the ball was at every step."""
-    games = open_environments(ENV, GAMES)
+    games = open_environments(game.environment, GAMES)
     random = torch.Generator().manual_seed(0)
-    towards = torch.tensor([games.action_names.index(name) for name in ("LEFT", "NOOP", "RIGHT")])
+    towards = torch.tensor([games.action_names.index(name) for name in game.towards])
     step, action = games.reset(0), torch.zeros(GAMES, dtype=torch.long)
     unrolls = []
     for _ in range(updates):
         rows = []
         for _ in range(STEPS):
-            ball, paddle = (step.observation[:, c].flatten(1).int().argmax(1) % 10 for c in (BALL, PADDLE))
-            side = (ball - paddle).sign() + 1
-            rows.append((step.observation, step.clipped, action, step.done, side))
+            distance = game.ball(step.observation)
+            side = torch.where(distance.abs() > game.near, distance.sign(), 0).nan_to_num(0).long() + 1
+            rows.append((step.observation, step.clipped, action, step.done, side.where(~distance.isnan(), UNKNOWN)))
             drawn = torch.randint(games.actions, (GAMES,), generator=random)
             action = torch.where(torch.rand(GAMES, generator=random) < 0.5, drawn, towards[side])
             step = games.step(action)
@@ -78,28 +141,30 @@ def record(updates: int) -> list[Unroll]:
 
 
 def learn(
-    unrolls: list[Unroll], model: str, settings: dict[str, object], plain: bool, seed: int
+    game: Game, unrolls: list[Unroll], model: str, settings: Mapping[str, object], plain: bool, seed: int
 ) -> tuple[float, float]:
-    """Accuracy over the last 50 updates, and the entropy of the maps after them."""
+    """Accuracy over the last 50 updates, and the entropy of the maps after them (0 without attention)."""
     torch.manual_seed(seed)
-    shape = tuple(unrolls[0][0].observation.shape[2:])
-    agent = PlayingAgent(model, shape, 3, {"env": ENV.env}, SMALL | settings)
+    inputs = unrolls[0][0]
+    small = {**game.network, **settings} if model.startswith("s3ta") else {"memory": 32}
+    actions = max(3, int(max(inputs.action.max() for inputs, _ in unrolls)) + 1)
+    agent = PlayingAgent(model, tuple(inputs.observation.shape[2:]), actions, {"env": game.environment.env}, small)
     if plain:
         agent.apply(_as_torch_draws)
-    optimiser = torch.optim.RMSprop(agent.parameters(), lr=1e-3, alpha=0.99, eps=1e-5)
+    optimiser = torch.optim.RMSprop(agent.parameters(), lr=game.learning_rate, alpha=0.99, eps=1e-5)
     state, right = agent.initial_state(GAMES), []
     for inputs, sides in unrolls:
         output, state = agent(inputs, state)
         state = {name: part.detach() for name, part in state.items()}
         optimiser.zero_grad()
-        F.cross_entropy(output.logits.flatten(0, 1), sides.flatten()).backward()
+        F.cross_entropy(output.logits.flatten(0, 1), sides.flatten(), ignore_index=UNKNOWN).backward()
         nn.utils.clip_grad_norm_(agent.parameters(), 0.5)
         optimiser.step()
-        right.append(float((output.logits.argmax(-1) == sides).float().mean()))
+        known = sides != UNKNOWN
+        right.append(float((output.logits.argmax(-1) == sides)[known].float().mean()))
     with torch.no_grad():
         attention = agent(unrolls[-1][0], state, True)[0].attention
-    assert attention is not None
-    entropy = float(torch.special.entr(attention.maps).sum((-2, -1)).mean())
+    entropy = float(torch.special.entr(attention.maps).sum((-2, -1)).mean()) if attention else 0.0
     return sum(right[-50:]) / len(right[-50:]), entropy
 
 
