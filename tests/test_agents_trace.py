@@ -142,13 +142,13 @@ def test_a_trace_takes_the_place_of_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "error", "said"),
     [
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RequestError, "cannot write to .*: No space left on device"),
     ],
 )
 @pytest.mark.parametrize("at", ["in play", "at the end"])
 def test_until_then_the_old_one_stays_whole(
-    at: str, broken: BaseException, error: type[BaseException], said: str, tmp_path: Path, monkeypatch: Any
+    at: str, broken: BaseException, error: type[BaseException], said: str | None, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(trace, "PIECE", PART)
     agent = agent_of("MinAtar/Breakout-v1")
