@@ -19,7 +19,11 @@ class Interval:
 
     def __format__(self, how: str) -> str:
         """For a person, each of the three numbers as `how` says: f"{interval:.1%}" is 50.0% (40.0% to 60.0%)."""
-        return f"{self.mean:{how}} ({self.low:{how}} to {self.high:{how}})" if how else str(self)
+        if not how:
+            return str(self)
+        # What rounds to zero has no sign.
+        how = f"+z{how[1:]}" if how.startswith("+") else f"z{how}"
+        return f"{self.mean:{how}} ({self.low:{how}} to {self.high:{how}})"
 
     @property
     def sign(self) -> int:

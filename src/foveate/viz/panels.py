@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,9 +87,12 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, Curve]]], names: Sequen
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.3 * len(panels), 3.6), layout="constrained")
+    wide = min(len(panels), 5)
+    rows = math.ceil(len(panels) / wide)
+    figure = Figure(figsize=(3.3 * wide, 3.2 * rows + 0.4), layout="constrained")
+    places = figure.subplots(rows, wide, squeeze=False).flat
     lines = {}
-    for axis, (heading, x_label, drawn) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    for (heading, x_label, drawn), axis in zip(panels, places, strict=False):
         for number, name in enumerate(names):
             if points := drawn.get(name):
                 x, means = [at for at, _ in points], [i.mean for _, i in points]
@@ -103,9 +107,11 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, Curve]]], names: Sequen
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.set_axisbelow(True)
+    for axis in list(places):
+        axis.remove()
     shown = [name for name in names if name in lines]
     handles = [lines[name] for name in shown]
-    beside = min(len(shown), 2 * len(panels) - 1)
+    beside = min(len(shown), 2 * wide - 1)
     figure.legend(handles, shown, loc="outside lower center", ncols=max(beside, 1), fontsize=9, frameon=False)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)

@@ -287,17 +287,19 @@ def draw_marginals(
     row_centres: Float[np.ndarray, " rows"],
     column_centres: Float[np.ndarray, " columns"],
 ) -> Figure:
-    """A column a head: the step in the middle of the trace, and the mean over all steps, over the screen."""
+    """A picture a head: the step in the middle of the trace, and the mean over all steps, over the screen."""
     from matplotlib.figure import Figure
 
     middle = trace.steps // 2
     piece = trace.piece(middle)
     screen = piece.screen[middle - piece.start].numpy()
     shown = {f"step {middle}": mass[middle], "mean of all": mass.mean(0)}
-    figure = Figure(figsize=(3.0 * len(trace.heads) + 0.4, 3.9 * len(shown)), layout="constrained")
-    outer = figure.subfigures(len(shown), len(trace.heads), squeeze=False)
+    wide = min(len(trace.heads), 4)
+    high = math.ceil(len(trace.heads) / wide)
+    figure = Figure(figsize=(3.0 * wide + 0.4, 3.9 * high * len(shown)), layout="constrained")
+    outer = figure.subfigures(len(shown) * high, wide, squeeze=False).reshape(len(shown), -1)
     for line, (name, maps) in zip(outer, shown.items(), strict=True):
-        for part, head, weights in zip(line, trace.heads, maps.numpy(), strict=True):
+        for part, head, weights in zip(line, trace.heads, maps.numpy(), strict=False):
             _with_marginals(part, f"{head}, {name}", screen, weights, row_centres, column_centres)
     return figure
 
@@ -361,7 +363,7 @@ def draw_following(found: Mapping[str, Mapping[str, Followed]], heads: Sequence[
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(thing for by in found.values() for thing in by))
-    figure = Figure(figsize=(8, 1.2 + 0.28 * len(names) * max(len(heads), 2)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + len(names) * (0.3 + 0.16 * len(heads))), layout="constrained")
     axes = figure.subplots()
     series = {head: [found[head][name].excess if name in found[head] else None for name in names] for head in heads}
     drawing.dots(axes, names, series)

@@ -185,7 +185,7 @@ def dots(axes: Axes, names: Sequence[str], series: Mapping[str, Sequence[Interva
     lines = np.arange(len(names))
     for n, (label, intervals) in enumerate(series.items()):
         known = [(line, i) for line, i in zip(lines, intervals, strict=True) if i is not None]
-        shift = 0.5 * (n - (len(series) - 1) / 2) / max(len(series), 2)
+        shift = 0.7 * (n - (len(series) - 1) / 2) / max(len(series), 2)
         axes.errorbar(
             [i.mean for _, i in known],
             [line + shift for line, _ in known],

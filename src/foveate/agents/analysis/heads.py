@@ -48,6 +48,9 @@ WHY_UNIFORM = (
 SWAPPED = "each asks the other's query, and the policy is told so"
 FROZEN = "it asks its mean query, and the policy is told so"
 
+MANY = 8
+"""Changes without an effect; more of them are counted, and not told one by one: the table has them."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -215,7 +218,9 @@ def sentences(
         won = [n for n in names if effects[n].sign > 0]
         same = [n for n in names if effects[n].sign == 0]
         words = [f"{_who(n)} {spelled(effects[n])}{_of_normal(parts[n])}" for n in [*lost, *won]]
-        if same:
+        if len(same) > MANY:
+            words.append(f"no effect shows of the {'other ' if words else ''}{len(same)}")
+        elif same:
             words.append("no effect shows of " + ", ".join(f"{_who(n)} {spelled(effects[n])}" for n in same))
         said.append(f"{kind.capitalize()}, the score changes by: {'; '.join(words)}.")
     said[0] = f"As it is the agent scores {spelled(mean(games['normal']))} in {count} games. " + said[0]
