@@ -8,10 +8,8 @@ export OMP_NUM_THREADS=1
 train() {  # name, then what is different
     run=runs/atari/$1
     shift
-    resume=
-    [ ! -f "$run/checkpoint.safetensors" ] || resume=--resume
     foveate agent train --run "$run" --env MsPacman --screen grey --life-loss-ends --threads 1 --log-every 20000 \
-        --seed 1 --network $network $resume "$@"
+        --seed 1 --network $network --resume "$@"
     for how in --sample "--sticky 0.25"; do
         foveate agent evaluate --agent "$run/agent" --episodes 100 --parallel 50 --seed 1 $how
     done

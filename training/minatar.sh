@@ -9,10 +9,8 @@ small="memory=32"
 train() {  # name, then what is different
     name=$1
     shift
-    resume=
-    [ ! -f "runs/minatar/$name/checkpoint.safetensors" ] || resume=--resume
     foveate agent train --run "runs/minatar/$name" --env MinAtar/SpaceInvaders-v1 --threads 1 --log-every 5000 \
-        --impala.learning-rate 5e-4 --steps "$steps" $resume "$@"
+        --impala.learning-rate 5e-4 --steps "$steps" --resume "$@"
 }
 
 for seed in 0 1 2; do

@@ -7,10 +7,8 @@ export OMP_NUM_THREADS=1
 train() {  # name, then what is different
     name=$1
     shift
-    resume=
-    [ ! -f "runs/players/$name/checkpoint.safetensors" ] || resume=--resume
     foveate agent train --run "runs/players/$name" --env MinAtar/SpaceInvaders-v1 --threads 1 --log-every 20000 \
-        --network $network $resume "$@"
+        --network $network --resume "$@"
 }
 
 network='memory=32 convolutions=[[3,1,16]]'

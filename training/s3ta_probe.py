@@ -110,17 +110,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     game = GAMES_BY_NAME[options.game]
-    unrolls = record(game, options.updates)
+    unrolls, actions = record(game, options.updates)
     print(f"{options.game:42} accuracy (range of {options.seeds} seeds)   entropy of the maps [nat]")
     for name, (model, settings, plain) in VARIANTS.items():
-        results = [learn(game, unrolls, model, settings, plain, seed) for seed in range(options.seeds)]
+        results = [learn(game, unrolls, actions, model, settings, plain, seed) for seed in range(options.seeds)]
         accuracies, entropies = zip(*results, strict=True)
         mean, spread = sum(accuracies) / len(accuracies), f"{min(accuracies):.2f}-{max(accuracies):.2f}"
         print(f"{name:42} {mean:.2f} ({spread})   {sum(entropies) / len(entropies):.2f}", flush=True)
 
 
-def record(game: Game, updates: int) -> list[Unroll]:
-    """Play that is half random and half right, and on which side of the paddle the ball was at every step."""
+def record(game: Game, updates: int) -> tuple[list[Unroll], int]:
+    """Play that is half random and half right, and on which side of the paddle the ball was at every step; and how many
+    actions there are."""
     games = open_environments(game.environment, GAMES)
     random = torch.Generator().manual_seed(0)
     towards = torch.tensor([games.action_names.index(name) for name in game.towards])
@@ -137,18 +138,17 @@ def record(game: Game, updates: int) -> list[Unroll]:
             step = games.step(action)
         *inputs, sides = (torch.stack(column) for column in zip(*rows, strict=True))
         unrolls.append((AgentInputs(*inputs), sides))
-    return unrolls
+    return unrolls, games.actions
 
 
 def learn(
-    game: Game, unrolls: list[Unroll], model: str, settings: Mapping[str, object], plain: bool, seed: int
+    game: Game, unrolls: list[Unroll], actions: int, model: str, settings: Mapping[str, object], plain: bool, seed: int
 ) -> tuple[float, float]:
     """Accuracy over the last 50 updates, and the entropy of the maps after them (0 without attention)."""
     torch.manual_seed(seed)
-    inputs = unrolls[0][0]
     small = {**game.network, **settings} if model.startswith("s3ta") else {"memory": 32}
-    actions = max(3, int(max(inputs.action.max() for inputs, _ in unrolls)) + 1)
-    agent = PlayingAgent(model, tuple(inputs.observation.shape[2:]), actions, {"env": game.environment.env}, small)
+    shape = tuple(unrolls[0][0].observation.shape[2:])
+    agent = PlayingAgent(model, shape, actions, {"env": game.environment.env}, small)
     if plain:
         agent.apply(_as_torch_draws)
     optimiser = torch.optim.RMSprop(agent.parameters(), lr=game.learning_rate, alpha=0.99, eps=1e-5)

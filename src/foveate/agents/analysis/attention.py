@@ -369,5 +369,5 @@ def draw_following(found: Mapping[str, Mapping[str, Followed]], heads: Sequence[
     drawing.dots(axes, names, series)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_xlabel("mass on it, less the control")
-    figure.legend(fontsize=9, loc="outside upper right", ncols=len(heads))
+    figure.legend(fontsize=9, loc="outside upper right", ncols=min(len(heads), 8))
     return figure

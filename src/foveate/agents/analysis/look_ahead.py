@@ -295,4 +295,4 @@ def _legend(figure: Figure, heads: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     lines = [Line2D([], [], color=colour(n), marker=marker(n), label=head) for n, head in enumerate(heads)]
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(heads), fontsize=9)
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(len(heads), 8), fontsize=9)

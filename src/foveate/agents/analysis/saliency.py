@@ -168,9 +168,9 @@ def saliency(
     what_if = network.what_if(inputs, state)
 
     @torch.inference_mode()
-    def of(tiles: Tensor) -> Tensor:
-        changes = torch.zeros(2, len(tiles), len(points[1]))
-        for rows, columns, patches, top, left in patches_of(frame, [tiles, points[1]], blur):
+    def of(down: Tensor) -> Tensor:
+        changes = torch.zeros(2, len(down), len(points[1]))
+        for rows, columns, patches, top, left in patches_of(frame, [down, points[1]], blur):
             changes[:, rows, columns] = torch.stack(change(what_if(patches, top, left), before))
         return changes
 
