@@ -87,6 +87,14 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     assert_same(Run(tmp_path, Settings(), resume=True).begin(), 8)
 
 
+def test_a_setting_that_is_newer_than_the_run_had_its_default(tmp_path: Path) -> None:
+    begun(tmp_path).save(checkpoint(8))
+    (tmp_path / "settings.json").write_text('{"rate": 0.1}')
+    with pytest.raises(RequestError, match=r"other settings \(names\)"):
+        Run(tmp_path, Settings(names=("c",)), resume=True)
+    assert_same(Run(tmp_path, Settings(), resume=True).begin(), 8)
+
+
 def test_a_run_that_never_began_leaves_no_trace(tmp_path: Path) -> None:
     """A mistake in the settings, found before the first step, does not take the directory."""
     Run(tmp_path / "run", Settings(rate=0.3))

@@ -60,8 +60,11 @@ def load(kind: type[Network], name: str | Path, folder: Path, what: str) -> Netw
     `what` is what an error calls it. Raises RequestError where there is none, or the directory holds something else.
     """
     names = embedded(folder)
+    place = str(folder / name if str(name) in names else name)
     try:
-        network: Any = kind.from_pretrained(str(folder / name if str(name) in names else name))
+        if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+            raise KeyError  # from_pretrained would warn of it too
+        network: Any = kind.from_pretrained(place)
     except (OSError, TypeError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, TypeError | KeyError):

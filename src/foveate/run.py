@@ -65,13 +65,13 @@ class Run:
         self.directory = Path(directory)
         self.checkpoint_file = self.directory / "checkpoint.safetensors"
         self.settings_file = self.directory / "settings.json"
-        self._settings = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+        self._settings = _plain(dataclasses.asdict(settings))
         if self.settings_file.exists():
             if not resume:
                 raise RequestError(
                     f"{self.directory} holds a run already; add --resume to go on with it, or name another"
                 )
-            differ = ", ".join(n for n in _difference(self.settings_file, self._settings) if n not in free)
+            differ = ", ".join(n for n in _difference(self.settings_file, settings) if n not in free)
             if differ:
                 raise RequestError(f"{self.directory} was started with other settings ({differ}); resume with the same")
         self._wandb = wandb
@@ -166,15 +166,34 @@ def start_wandb(directory: Path, settings: Mapping[str, Any]) -> Any:
     )
 
 
-def _difference(file: Path, settings: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that are others in the file."""
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _difference(file: Path, settings: Any) -> list[str]:
+    """The names of the settings that are others in the file; what it does not know yet had its default."""
     try:
         old = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         old = None
     if not isinstance(old, dict):
         raise RequestError(f"{file} does not hold the settings of a run; name another directory")
-    return sorted(name for name in old.keys() | settings.keys() if old.get(name) != settings.get(name))
+    old, new = _defaults(settings) | old, _plain(dataclasses.asdict(settings))
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    """Of the settings that have one."""
+    known: dict[str, Any] = {}
+    for f in dataclasses.fields(settings):
+        if f.default is not dataclasses.MISSING:
+            known[f.name] = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            made = f.default_factory()
+            whole = dataclasses.is_dataclass(made) and not isinstance(made, type)
+            known[f.name] = dataclasses.asdict(made) if whole else made
+    return _plain(known)
 
 
 def _step(line: str) -> float:

@@ -49,6 +49,7 @@ def a3c_loss(transitions: Transitions, settings: A3CSettings) -> Loss:
         policy=-(targets.advantage_tm1 * x.log_policy_tm1).sum() / envs,
         value=settings.value_cost * 0.5 * (targets.value_tm1 - x.value_tm1).square().sum() / envs,
         entropy=-settings.entropy_cost * x.entropy_tm1.where(x.learn_t, 0).sum() / envs,
+        teacher=x.advice_tm1.where(x.learn_t, 0).sum() / envs,
     )
 
 

@@ -70,6 +70,7 @@ def impala_loss(transitions: Transitions, settings: ImpalaSettings) -> Loss:
         policy=-(targets.advantage_tm1 * x.log_policy_tm1).sum() * scale,
         value=settings.baseline_cost * 0.5 * (targets.value_tm1 - x.value_tm1).square().sum() * scale,
         entropy=-settings.entropy_cost * x.entropy_tm1.where(x.learn_t, 0).sum() * scale,
+        teacher=x.advice_tm1.where(x.learn_t, 0).sum() * scale,
     )
 
 

@@ -48,7 +48,8 @@ def backward(
     """
     transitions = look_again(network, unroll, autocast)
     loss = loss_of(settings)(transitions)
-    told = {f"{name}_loss": float(part.detach()) for name, part in loss._asdict().items()}
+    parts = {name: part for name, part in loss._asdict().items() if name != "teacher" or unroll.advice is not None}
+    told = {f"{name}_loss": float(part.detach()) for name, part in parts.items()}
     for name, value in told.items():
         if not abs(value) < float("inf"):
             raise NotANumber(f"the {name.replace('_', ' ')} is {value}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class Transitions(NamedTuple):
     """Under the policy that took it."""
     entropy_tm1: Float[Tensor, "time envs"]
     """Of the policy, in nats."""
+    advice_tm1: Float[Tensor, "time envs"]
+    """Cross-entropy of the policy to a teacher's, in nats, times what the teacher's word weighs; 0 without one."""
     value_tm1: Float[Tensor, "time envs"]
     value_t: Float[Tensor, "time envs"]
     reward_t: Float[Tensor, "time envs"]
@@ -34,10 +37,11 @@ class Loss(NamedTuple):
     policy: Float[Tensor, ""]
     value: Float[Tensor, ""]
     entropy: Float[Tensor, ""]
+    teacher: Float[Tensor, ""]
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        return self.policy + self.value + self.entropy
+        return self.policy + self.value + self.entropy + self.teacher
 
 
 def look_again(network: AgentNetwork, unroll: Unroll, autocast: Autocast) -> Transitions:
@@ -49,10 +53,12 @@ def look_again(network: AgentNetwork, unroll: Unroll, autocast: Autocast) -> Tra
             output, _ = network(unroll.inputs, unroll.state)
     log_policy = output.logits[:-1].log_softmax(-1)
     action = unroll.inputs.action[1:, :, None]
+    advice = torch.zeros_like(log_policy) if unroll.advice is None else unroll.advice
     return Transitions(
         log_policy_tm1=log_policy.gather(-1, action).squeeze(-1),
         log_behaviour_tm1=unroll.behaviour.log_softmax(-1).gather(-1, action).squeeze(-1),
         entropy_tm1=-(log_policy.exp() * log_policy).sum(-1),
+        advice_tm1=-(advice * log_policy).sum(-1),
         value_tm1=output.value[:-1],
         value_t=output.value[1:],
         reward_t=unroll.inputs.reward[1:],

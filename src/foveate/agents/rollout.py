@@ -45,6 +45,8 @@ class Unroll:
     """Theirs in steps."""
     said: AgentOutput | None = None
     """What the network that is to learn said of all T + 1 steps, with gradients, where it played them itself."""
+    advice: Float[Tensor, "transitions envs actions"] | None = None
+    """A teacher's policy, times what its word weighs."""
 
     @property
     def steps(self) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,10 +28,10 @@ from foveate.agents.impala import ImpalaSettings
 from foveate.agents.impala import paper as paper_impala
 from foveate.agents.learner import Algorithm, AlgorithmSettings, learning_rate, optimiser_of, update
 from foveate.agents.models.grid import small
-from foveate.agents.models.interface import AgentInputs
 from foveate.agents.player import NotANumber
 from foveate.agents.report import Report, Tally
 from foveate.agents.rollout import Actor, Autocast, Unroll
+from foveate.agents.teacher import Teacher, TeacherSettings
 from foveate.agents.workers import Workers
 from foveate.errors import RequestError
 from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_optimiser, unflatten
@@ -53,6 +53,7 @@ class TrainSettings:
     """How it learns; the settings of the other are not read."""
     impala: ImpalaSettings = field(default_factory=ImpalaSettings)
     a3c: A3CSettings = field(default_factory=A3CSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     steps: int = 1_000_000
     """Steps of all environments together; on Atari each is `repeat` frames. May be raised on resuming."""
     envs: int = 16
@@ -145,6 +146,8 @@ def _check(settings: TrainSettings) -> None:
             raise RequestError(f"--workers {settings.workers} cannot share {settings.envs} environments; raise --envs")
         if settings.overlap or settings.device not in ("auto", "cpu"):
             raise RequestError("--workers act and learn on the CPU, each by itself; leave out --overlap and --device")
+        if settings.teacher.agent:
+            raise RequestError("--workers have no teacher; leave out --workers or --teacher.agent")
 
 
 class Stop:
@@ -192,6 +195,9 @@ class Trainer:
         ).to(self.device)
         self.autocast = _autocast(settings.precision, self.device, self.agent.observation)
         self.optimiser = optimiser_of(self.agent.network, settings.learning)
+        self.teacher: Teacher | None = None
+        if settings.teacher.agent:
+            self.teacher = Teacher(settings.teacher, self.agent, envs=settings.envs, autocast=self.autocast)
         self.actor = Actor(
             copy.deepcopy(self.agent) if settings.overlap else self.agent,
             environments,
@@ -280,11 +286,13 @@ class Trainer:
     def _synchronous(self, until: int, stop: Callable[[], bool]) -> Iterator[Report]:
         learning = self.settings.learning
         while self.step < until and not stop():
-            unroll = self.latest = self._unroll()
+            unroll = self.latest = self._unroll().to(self.device)
+            if self.teacher is not None:
+                unroll = self.teacher.advise(unroll, self.step)
             told = update(
                 self.agent.network,
                 self.optimiser,
-                unroll.to(self.device),
+                unroll,
                 learning,
                 rate=learning_rate(learning, self.step / self.settings.steps),
                 autocast=self.autocast,
@@ -306,11 +314,7 @@ class Trainer:
         unroll = self.latest
         if unroll is None or not self.agent.heads:
             return {}
-        inputs = AgentInputs(
-            **{f.name: getattr(unroll.inputs, f.name)[:1].to(self.device) for f in fields(AgentInputs)}
-        )
-        state = {name: part.to(self.device) for name, part in unroll.state.items()}
-        output, _ = self.agent(inputs, state, True)
+        output, _ = self.agent(unroll.inputs.until(1), unroll.state, True)
         assert output.attention is not None
         maps = output.attention.maps.float()
         if not torch.allclose(maps.sum((-2, -1)), maps.new_ones(()), atol=1e-3):
@@ -335,6 +339,7 @@ class Trainer:
             flatten("network", self.agent.network.state_dict())
             | flatten("optimiser", optimiser_tensors(self.optimiser))
             | flatten("actor", self.actor.state_dict())
+            | flatten("teacher", {} if self.teacher is None else self.teacher.state_dict())
         )
         numbers = {"step": self.step, "updates": self.updates, "tally": self.tally.to_json()}
         return Checkpoint({name: tensor.cpu() for name, tensor in tensors.items()}, numbers)
@@ -358,6 +363,8 @@ class Trainer:
                 "the state of %s could not be taken: the run goes on with new games, so not bit for bit",
                 self.settings.environment.env,
             )
+        if self.teacher is not None:
+            self.teacher.load_state_dict(unflatten("teacher", tensors))
         self.step = self.saved = numbers["step"]
         self.updates = numbers["updates"]
         self.tally = Tally.of_json(numbers["tally"])

@@ -30,6 +30,10 @@ class AgentInputs:
     done: Bool[Tensor, "time envs"]
     """The observation is the first of an episode: nothing of before it may be remembered."""
 
+    def until(self, time: int) -> AgentInputs:
+        """The steps before one."""
+        return AgentInputs(self.observation[:time], self.reward[:time], self.action[:time], self.done[:time])
+
 
 @dataclass(frozen=True)
 class Attention:
