@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,9 @@ class TestSizes:
         convolutions = (25 * 32 + 32) + (9 * 32 * 32 + 32) + (9 * 32 * 64 + 64)
         branches = 2 * (64 + 1 + 64 * 32 + 32) + 3200 * (4 + 1) + 4 + 1
         assert parameters(model) == convolutions + (9 * 128 * 256 + 256) + branches
+        narrow = build("mask-a3c", (1, 80, 80), 4, {"convolutions": [4, 5, 6]})
+        convolutions = (25 * 4 + 4) + (9 * 4 * 5 + 5) + (9 * 5 * 6 + 6)
+        assert parameters(narrow) == convolutions + (9 * (6 + 64) * 256 + 256) + branches
 
     def test_paper_to_the_letter(self) -> None:
         model = build("s3ta-paper", SMALL, 3)
@@ -145,6 +149,21 @@ class TestSizes:
             build("s4ta", SMALL, 3)
         with pytest.raises(RequestError, match="no setting"):
             build("residual", SMALL, 3, {"heads": 3})
+
+    @pytest.mark.parametrize(
+        ("name", "settings"),
+        [
+            ("mask-a3c", {"convolutions": [16, 32]}),
+            ("mask-a3c", {"masks": "all"}),
+            ("mask-a3c", {"memory": "much"}),
+            ("s3ta", {"memory": 0}),
+            ("s3ta", {"heads": -1}),
+            ("residual", {"channels": 4}),
+        ],
+    )
+    def test_values_that_no_network_has(self, name: str, settings: dict[str, Any]) -> None:
+        with pytest.raises(RequestError, match=f"no {name} can be made for screens of .* with {next(iter(settings))}="):
+            build(name, SMALL, 3, settings)
 
 
 def test_basis_is_equation_7() -> None:

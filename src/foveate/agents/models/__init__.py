@@ -41,7 +41,7 @@ def build(
     """A network for screens of `observation` (channels, height, width) and so many actions.
 
     `settings` are those of the network that differ from their defaults. Raises RequestError for an unknown name or
-    setting.
+    setting, and for a value that no network can be made with.
     """
     if name not in MODELS:
         raise RequestError(f"no model is called {name!r}; there is {', '.join(MODELS)}")
@@ -49,7 +49,11 @@ def build(
     given = dict(settings or {}) | dict(kind.fixed)
     if unknown := given.keys() - {f.name for f in fields(kind.settings)}:
         raise RequestError(f"the model {name} has no setting {', '.join(sorted(unknown))}")
-    return kind.network(observation, actions, kind.settings(**{k: _tuples(v) for k, v in given.items()}))
+    try:
+        return kind.network(observation, actions, kind.settings(**{k: _tuples(v) for k, v in given.items()}))
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        told = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise RequestError(f"no {name} can be made for screens of {observation} with {told} ({error})") from error
 
 
 def settings_of(network: AgentNetwork) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class MaskA3CSettings:
     """Which branches have one; none is A3C with a ConvLSTM."""
     normalise: bool = True
     """Frames by a running mean and deviation, kept across an environment's episodes."""
+    convolutions: tuple[int, int, int] = (32, 32, 64)
+    """Channels of the convolutions."""
     memory: int = 64
     """Channels of the ConvLSTM."""
     features: int = 32
@@ -53,7 +55,7 @@ class MaskA3C(AgentNetwork):
         s = self.settings = settings or MaskA3CSettings()
         channels, grid = observation[0], Grid(*observation[1:])
         self.convolutions, self.pools = nn.ModuleList(), nn.ModuleList()
-        for kernel, out in ((3 if small(observation) else 5, 32), (3, 32), (3, 64)):
+        for kernel, out in zip((3 if small(observation) else 5, 3, 3), s.convolutions, strict=True):
             conv = SameConv(grid, channels, out, kernel, 1)
             self.convolutions.append(conv)
             if not small(observation):
