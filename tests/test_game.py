@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from foveate.errors import RequestError
 from foveate.masking.game import MaskingGame, Turn
-from foveate.masking.goal import Explain
+from foveate.masking.goal import Attack, Explain
+from foveate.masking.probe import Prediction
 from foveate.text.classifier import Text, TextClassifier
 from foveate.text.probe import Probe
 
@@ -267,3 +270,74 @@ def test_distance_is_what_is_missing_in_log_odds(classifier: TextClassifier) -> 
         p = min(max(float(probe.probability[row]), 1e-4), 1 - 1e-4)
         wanted = min(max(float(probe.probability[row]) - 0.2, 1e-2), 1 - 1e-4)
         assert math.isclose(distance, max(0.0, math.log(p / (1 - p)) - math.log(wanted / (1 - wanted))), rel_tol=1e-3)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """An observation that shows nothing."""
+
+    item_axes: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+
+class Landscape:
+    """Cases whose first logit is a random quadratic function of what is masked, always above the second's 0."""
+
+    def __init__(self, sizes: list[int], seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        width = max(sizes) + 1
+        self.slope = torch.randn(len(sizes), width, generator=draw)
+        self.bend = torch.randn(len(sizes), width, width, generator=draw)
+        self.real = torch.arange(width) <= torch.tensor(sizes)[:, None]
+        self.maskable = self.real & (torch.arange(width) > 0)
+        self.segments = torch.zeros(self.real.shape, dtype=torch.long)
+        self.label = self.target = torch.zeros(len(sizes), dtype=torch.long)
+        self.probability = torch.ones(len(sizes))
+        self.queries = torch.zeros(len(sizes), dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def open(self, rows: torch.Tensor, observe: bool = False) -> Prediction:
+        return self.query(rows, self.real[rows])
+
+    def query(self, rows: torch.Tensor, visible: torch.Tensor, observe: bool = False) -> Prediction:
+        masked = torch.zeros(len(rows), self.real.shape[1])
+        masked[:, : visible.shape[1]] = (self.maskable[rows, : visible.shape[1]] & ~visible).float()
+        height = (masked * self.slope[rows]).sum(1) + torch.einsum("gi,gij,gj->g", masked, self.bend[rows], masked)
+        return Prediction(torch.stack([100 + height, torch.zeros_like(height)], 1), Nothing())
+
+    def target_probability(self, rows: torch.Tensor, prediction: Prediction) -> torch.Tensor:
+        return prediction.probabilities[:, 0]
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(1, 3), st.integers(0, 2**16))
+@settings(max_examples=50, deadline=None)
+def test_nothing_is_asked_twice_of_a_mask_that_stands(sizes: list[int], slots: int, seed: int) -> None:
+    """With rounds to spare, a game ends where every single toggle was asked and leads away, and not before."""
+    probe = Landscape(sizes, seed)
+    source = iter(range(len(sizes)))
+    game = MaskingGame(probe, Attack(), source, slots=slots, max_steps=10_000, tolerance=0.0, rounds=10_000)
+    draw = torch.Generator().manual_seed(seed)
+    asked: dict[tuple[int, tuple[bool, ...]], set[int]] = {}
+    ended: set[int] = set()
+    while len(game):
+        assert game.state is not None
+        standing = [
+            tuple(shown[: sizes[row] + 1])
+            for row, shown in zip(game.rows.tolist(), game.state.visible.tolist(), strict=True)
+        ]
+        action = torch.multinomial(game.actions.float(), 1, generator=draw).squeeze(1)
+        turn = game.step(action)
+        for i, (row, shown, item) in enumerate(zip(turn.rows.tolist(), standing, action.tolist(), strict=True)):
+            tried = asked.setdefault((row, shown), set())
+            assert item not in tried
+            tried.add(item)
+            if turn.over[i]:
+                ended.add(row)
+                here = torch.tensor(shown)
+                here[item] ^= turn.closer[i] > 0
+                around = torch.eye(len(shown), dtype=torch.bool)[1:] ^ here
+                rows = torch.full((len(around) + 1,), row)
+                height = probe.query(rows, torch.cat([here[None], around])).logits[:, 0]
+                assert (height[1:] > height[0]).all()
+    assert ended == set(range(len(sizes)))

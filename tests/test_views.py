@@ -19,6 +19,7 @@ from foveate.masking.record import Record
 from foveate.text.agent import Agent
 from foveate.text.classifier import TextClassifier
 from foveate.text.explained import explained
+from foveate.text.explainer import Explainer
 from foveate.text.explanation import Explanation, Step, Token, save
 from foveate.text.probe import Probe
 from foveate.viz.figures import pareto, pareto_front, plot, replay
@@ -222,6 +223,20 @@ def test_a_figure_shows_what_was_seen_at_each_step(classifier: TextClassifier, r
         assert features.images[0].get_array().shape == (len(found.tokens), 68)
         assert "Q values" in values.get_title(loc="left")
     figure.savefig(io.BytesIO(), dpi=30)
+
+
+def test_the_best_value_of_a_figure_is_the_step_that_was_taken(classifier: TextClassifier) -> None:
+    """In later rounds too, where what was tried since the mask last changed may not be chosen."""
+    torch.manual_seed(1)
+    agent = Agent(features=["context"], inputs=9, width=8, layers=1, tolerance=0.0, rounds=3).eval()
+    explainer = Explainer(classifier, agent=agent, threshold=1.0)
+    later = 0
+    for found in explainer(list(TEXTS)):
+        values = replay(found, classifier, agent, states=1000).values
+        assert values is not None
+        assert values[: len(found.path)].argmax(1).tolist() == [item for step in found.path for item in step.action]
+        later += len(found.path) > sum(not token.special for token in found.tokens)
+    assert later
 
 
 def test_an_explanation_draws_itself_with_what_it_has(classifier: TextClassifier, real: list[Explanation]) -> None:

@@ -59,7 +59,9 @@ class MaskingGame:
         """`tolerance` is how far a step may lead away from the goal before it is taken back, in log-odds.
 
         After a round in which every item was tried and the label still stands, all may be tried once more in the
-        next of `rounds`: those that are masked are shown, and that too is taken back where it leads away.
+        next of `rounds`: those that are masked are shown, and that too is taken back where it leads away. But what was
+        tried since the mask last changed would be asked the same again, and is left out; where that is all, the game
+        is over.
         `reachable_only=True` passes over cases whose end cannot be reached.
         """
         self.probe = probe
@@ -75,6 +77,8 @@ class MaskingGame:
         self.steps: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
         self.round: Int[Tensor, " games"] = torch.empty(0, dtype=torch.long)
         self.distance: Float[Tensor, " games"] = torch.empty(0)
+        self.stale: Bool[Tensor, "games case_items"] = torch.empty(0, probe.real.shape[1], dtype=torch.bool)
+        """Tried since the mask last changed; as wide as the probe's longest case."""
         self.state: State | None = None
         self._refill(torch.empty(0, dtype=torch.bool))
 
@@ -111,10 +115,13 @@ class MaskingGame:
             place = torch.where(back, games, games + len(back))
             self.state = gather(replace(state, legal=legal), self.state, place, visible.shape[1])
         self.distance = torch.where(back, before, after)
+        # A step that stood makes all that was tried before it worth trying again, but for its own item.
+        self.stale = (self.stale & back[:, None]).scatter(1, action[:, None], True)
         stands = self.state.probabilities.argmax(1) == self.state.target
         again = ~self.actions.any(1) & stands & (self.round + 1 < self.rounds)
         self.round = self.round + again
-        self.state = replace(self.state, legal=self.state.legal | (again[:, None] & state.maskable))
+        fresh = again[:, None] & state.maskable & ~self.stale[:, : legal.shape[1]]
+        self.state = replace(self.state, legal=self.state.legal | fresh)
         turn = Turn(
             rows=self.rows,
             visible=visible,
@@ -136,6 +143,7 @@ class MaskingGame:
         if self.state is None:
             self.rows, self.state, self.distance = fresh, new, far
             self.steps, self.round = torch.zeros_like(fresh), torch.zeros_like(fresh)
+            self.stale = self._nothing_tried(fresh)
             return
         place = torch.arange(len(self.rows))
         place[over.nonzero().squeeze(1)[: len(fresh)]] = len(self.rows) + torch.arange(len(fresh))
@@ -143,6 +151,7 @@ class MaskingGame:
         self.rows = torch.cat([self.rows, fresh])[keep]
         self.steps = torch.cat([self.steps, torch.zeros_like(fresh)])[keep]
         self.round = torch.cat([self.round, torch.zeros_like(fresh)])[keep]
+        self.stale = torch.cat([self.stale, self._nothing_tried(fresh)])[keep]
         self.distance = torch.cat([self.distance, far])[keep]
         width = self._width(self.rows) if len(keep) else 0
         self.state = gather(self.state, new, keep, width)
@@ -184,6 +193,9 @@ class MaskingGame:
             opened = gather(opened, None, keep.nonzero().squeeze(1), width)
             state = opened if state is None else gather(state, opened, torch.arange(len(rows)), width)
         return rows, far, state
+
+    def _nothing_tried(self, rows: Int[Tensor, " rows"]) -> Bool[Tensor, "rows case_items"]:
+        return torch.zeros(len(rows), self.probe.real.shape[1], dtype=torch.bool)
 
     def _width(self, rows: Int[Tensor, " rows"]) -> int:
         """Items of the longest of them."""

@@ -410,6 +410,7 @@ def _corpus_tensors(corpus: Corpus) -> dict[str, Tensor]:
     return (
         {"label": probe.label, "target": probe.target, "probability": probe.probability}
         | {"rows": game.rows, "steps": game.steps, "round": game.round, "distance": game.distance}
+        | {"stale": game.stale}
         | flatten("state", state)
         | flatten("observation", seen)
     )
@@ -419,7 +420,7 @@ def _restore_corpus(corpus: Corpus, tensors: dict[str, Tensor]) -> None:
     game, probe = corpus.game, corpus.probe
     probe.label, probe.target, probe.probability = tensors["label"], tensors["target"], tensors["probability"]
     game.rows, game.steps, game.round = tensors["rows"], tensors["steps"], tensors["round"]
-    game.distance = tensors["distance"]
+    game.distance, game.stale = tensors["distance"], tensors["stale"]
     seen: Any = unflatten("observation", tensors)
     state: Any = unflatten("state", tensors)
     game.state = State(observation=Observation(**seen), **state)

@@ -75,10 +75,15 @@ def replay(
     values = None
     if agent is not None:
         legal = encoded.maskable[rows]
-        for i, step in enumerate(e.path if agent.moves != "toggle" else ()):
+        tried: set[int] = set()
+        for i, step in enumerate(e.path[: len(masks) - 1] if agent.moves != "toggle" else ()):
+            stood = masks[i + 1] == set(step.masked)
+            tried = set(step.action) | (set() if stood else tried)
             legal[i + 1 :, list(step.action)] = False
-            if i + 1 < len(legal) and not legal[i + 1].any():
-                legal[i + 1 :] = encoded.maskable[0]  # the next round, in which all may be tried once more
+            if not legal[i + 1].any():
+                # The next round: all may be tried once more, but what was since the mask last changed.
+                legal[i + 1 :] = encoded.maskable[0]
+                legal[i + 1 :, list(tried)] = False
         state = State(
             observation=prediction.observation,
             real=real,
