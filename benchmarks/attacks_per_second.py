@@ -3,10 +3,11 @@
     python benchmarks/attacks_per_second.py [--model ID|DIR] [--data FILE] [--limit 16] [--resources DIR] [--agent DIR]
 
 Each attacks the same texts of the same classifier on the same machine, the label that is predicted first. TextAttack
-runs as it comes: its recipe over its own HuggingFaceModelWrapper, which pads every text to the model's longest; beside
-it, the same recipes over foveate's classifier, which pads a batch to its longest text. Loading is not timed, of
-anybody. They take turns for some rounds, and the fastest round of each counts, so that what else the machine does harms
-none more. Without TextAttack, or without what a recipe needs, that line says so.
+runs as it comes: its recipe over its own HuggingFaceModelWrapper, which pads every text to the model's longest (where
+that is 512 tokens, a text takes many seconds on one core); beside it, the same recipes over foveate's classifier, which
+pads a batch to its longest text. Loading is not timed, of anybody. They take turns for some rounds, and the fastest
+round of each counts, so that what else the machine does harms none more. Without TextAttack, or without what a recipe
+needs, that line says so.
 """
 
 from __future__ import annotations

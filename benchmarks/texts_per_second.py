@@ -10,6 +10,7 @@ turns for some rounds, and the fastest round of each counts, so that what else t
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ def measure(runs: Mapping[str, Run], texts: list[Text], rounds: int) -> dict[str
             begun = time.perf_counter()
             figures = run(texts)
             seconds = (time.perf_counter() - begun) / len(texts)
+            # Some take minutes a round; what is done so far is not to be lost with the rest.
+            print(f"{name}: {seconds:.3g} s a text", file=sys.stderr, flush=True)
             if name not in best or seconds < best[name].seconds:
                 best[name] = Speed(seconds, figures)
     return best
