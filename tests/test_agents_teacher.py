@@ -70,7 +70,7 @@ def test_its_word_weighs_less_and_less(cost: float, steps: int, step: int) -> No
 def test_advice_is_its_policy_step_by_step(place: str) -> None:
     """It remembers what was played from unroll to unroll, and forgets where an episode begins."""
     student = agent(1, "residual")
-    told, actor = teacher(place, student, cost=2.0, steps=100), player(student)
+    told, actor = teacher(place, student, cost=2.0, steps=100, temperature=0.5), player(student)
     known = PlayingAgent.load(place)
     state, episodes = known.initial_state(ENVS), 0
     for number in range(12):
@@ -81,7 +81,9 @@ def test_advice_is_its_policy_step_by_step(place: str) -> None:
             parts = (getattr(unroll.inputs, name)[t : t + 1] for name in ("observation", "reward", "action", "done"))
             with torch.no_grad():
                 output, state = known(AgentInputs(*parts), state)
-            torch.testing.assert_close(said[t], 2.0 * (1 - number / 100) * output.logits[0].softmax(-1))
+            policy = output.logits[0].softmax(-1)
+            firmer = policy**2 / (policy**2).sum(-1, keepdim=True)
+            torch.testing.assert_close(said[t], 2.0 * (1 - number / 100) * firmer)
         episodes += int(unroll.inputs.done[1:].sum())
     assert episodes and told.advise(unroll, 100).advice is None
 
@@ -200,6 +202,7 @@ def test_teachers_of_something_else_are_refused(changes: dict[str, Any], wanted:
         ([], "no playing agent at"),
         (["--algorithm", "a3c", "--workers", "2"], "--workers have no teacher"),
         (["--teacher.steps", "0"], "--teacher.steps 0"),
+        (["--teacher.temperature", "0"], "--teacher.temperature 0"),
     ],
 )
 def test_the_command_says_what_is_wrong(

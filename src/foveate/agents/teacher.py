@@ -25,6 +25,8 @@ class TeacherSettings:
     """Weight of the cross-entropy to its policy when the run begins."""
     steps: int = 500_000
     """Steps of the run after which it is silent; until then its weight falls to 0 in a straight line."""
+    temperature: float = 1.0
+    """Of its policy: below 1 it says more firmly what it would do (Rusu et al. 2016 took 0.01)."""
 
     def weight(self, step: int) -> float:
         """After so many steps of the run."""
@@ -36,9 +38,10 @@ class Teacher:
 
     def __init__(self, settings: TeacherSettings, student: PlayingAgent, *, envs: int, autocast: Autocast) -> None:
         """Raises RequestError where there is no such agent, or it plays or sees something else than the student."""
-        if settings.cost < 0 or settings.steps < 1:
+        if settings.cost < 0 or settings.steps < 1 or settings.temperature <= 0:
             raise RequestError(
-                f"--teacher.cost {settings.cost} and --teacher.steps {settings.steps} must be at least 0 and 1"
+                f"--teacher.cost is {settings.cost}, --teacher.steps {settings.steps} and --teacher.temperature "
+                f"{settings.temperature}; they must be at least 0, at least 1 and above 0"
             )
         self.settings = settings
         self.autocast = autocast
@@ -62,7 +65,7 @@ class Teacher:
             return unroll
         with self.autocast():
             output, self.state = self.agent(unroll.inputs.until(-1), self.state)
-        return replace(unroll, advice=weight * output.logits.softmax(-1))
+        return replace(unroll, advice=weight * (output.logits / self.settings.temperature).softmax(-1))
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.state)
