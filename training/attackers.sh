@@ -21,9 +21,8 @@ more --model ../shared/victims/sst2 --data $data/sst2/train.jsonl.gz --texts 673
 # A tolerance of 20 never takes a step back. On the validation texts it was better than 0.5 on Emotion (1.95 queries
 # against 2.12) and SNLI, and worse on SST-2. A second round solved one of the nine Emotion texts that were left, at 0.08
 # queries a text (1,872 validation texts: 1.95 and 2.03), so one is played. On SST-2 later rounds solved three more of 750
-# held out, at .6 queries a text (docs/benchmarks/ablation.md), so there are more than are ever needed.
+# held out, at .6 queries a text more (docs/benchmarks/ablation.md).
 sed -i 's/"rounds": 2/"rounds": 1/' runs/attackers/emotion/agent/config.json
-sed -i 's/"rounds": 2/"rounds": 4/' runs/attackers/sst2/agent/config.json
 # In the package: the embedded classifier's own, and the general one.
 train --model emotion --start emotion --data $data/emotion/train.jsonl --validation $data/emotion/validation.jsonl \
   --steps 16000 --run runs/emotion-attack
