@@ -420,7 +420,9 @@ def _restore_corpus(corpus: Corpus, tensors: dict[str, Tensor]) -> None:
     game, probe = corpus.game, corpus.probe
     probe.label, probe.target, probe.probability = tensors["label"], tensors["target"], tensors["probability"]
     game.rows, game.steps, game.round = tensors["rows"], tensors["steps"], tensors["round"]
-    game.distance, game.stale = tensors["distance"], tensors["stale"]
+    game.distance = tensors["distance"]
+    # Runs from before it was kept take nothing for stale.
+    game.stale = tensors.get("stale", torch.zeros(len(game.rows), probe.real.shape[1], dtype=torch.bool))
     seen: Any = unflatten("observation", tensors)
     state: Any = unflatten("state", tensors)
     game.state = State(observation=Observation(**seen), **state)
