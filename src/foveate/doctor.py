@@ -13,7 +13,7 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = (
     "emotion-classifier",
     *(f"agents/{name}" for name in ("emotion", "emotion-attack", "general", "general-attack")),
-    *(f"players/minatar-space-invaders-{name}" for name in ("s3ta", "mask-a3c")),
+    *(f"players/{game}-{name}" for game in ("breakout", "minatar-space-invaders") for name in ("mask-a3c", "s3ta")),
 )
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "pyarrow", "matplotlib")
 EXTRAS = {

@@ -119,7 +119,9 @@ class Painter:
         high, wide = games.games[0].screen().shape[:2]
         panels = max(len(agent.heads), 1)
         # Large enough to see a sprite, small enough to see all panels.
-        self.zoom = max(1, round((630 if panels < 3 else 340) / max(high, wide)))
+        self.many = panels > 8
+        wanted = 630 if panels < 3 else 210 if self.many else 340
+        self.zoom = max(1, round(wanted / max(high, wide)))
         self.values: deque[float] = deque(maxlen=REMEMBERED)
 
     def paint(
@@ -138,7 +140,8 @@ class Painter:
                 most = float(weights.max())
                 scaled = weights / max(most, 1e-9) if softmax else weights
                 shown.append(video.overlay(screen, scaled, self.rows, self.columns, self.zoom, self.blend))
-                names.append(f"{head}   " + (f"brightest cell {most:.0%}" if softmax else f"open {weights.mean():.0%}"))
+                share = f"brightest cell {most:.0%}" if softmax else f"open {weights.mean():.0%}"
+                names.append(f"{head}   " + (share.split()[-1] if self.many else share))  # many panels are narrow
         left = video.panels(shown, names)
         right = video.side(
             len(left),
