@@ -65,13 +65,15 @@ class Run:
         self.directory = Path(directory)
         self.checkpoint_file = self.directory / "checkpoint.safetensors"
         self.settings_file = self.directory / "settings.json"
-        self._settings = _plain(dataclasses.asdict(settings))
+        self._settings = _plain(vars(settings))
         if self.settings_file.exists():
             if not resume:
                 raise RequestError(
                     f"{self.directory} holds a run already; add --resume to go on with it, or name another"
                 )
-            differ = ", ".join(n for n in _difference(self.settings_file, settings) if n not in free)
+            differ = ", ".join(
+                n for n in _difference(self.settings_file, self._settings, _defaults(settings)) if n not in free
+            )
             if differ:
                 raise RequestError(f"{self.directory} was started with other settings ({differ}); resume with the same")
         self._wandb = wandb
@@ -166,12 +168,12 @@ def start_wandb(directory: Path, settings: Mapping[str, Any]) -> Any:
     )
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    return json.loads(json.dumps(value, default=str))
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has them, settings within settings too."""
+    return json.loads(json.dumps(values, default=lambda v: vars(v) if dataclasses.is_dataclass(v) else str(v)))
 
 
-def _difference(file: Path, settings: Any) -> list[str]:
+def _difference(file: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """The names of the settings that are others in the file; what it does not know yet had its default."""
     try:
         old = json.loads(file.read_text(encoding="utf-8"))
@@ -179,21 +181,15 @@ def _difference(file: Path, settings: Any) -> list[str]:
         old = None
     if not isinstance(old, dict):
         raise RequestError(f"{file} does not hold the settings of a run; name another directory")
-    old, new = _defaults(settings) | old, _plain(dataclasses.asdict(settings))
-    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    old = {**defaults, **old}
+    return sorted(name for name in old.keys() | settings.keys() if old.get(name) != settings.get(name))
 
 
 def _defaults(settings: Any) -> dict[str, Any]:
     """Of the settings that have one."""
-    known: dict[str, Any] = {}
-    for f in dataclasses.fields(settings):
-        if f.default is not dataclasses.MISSING:
-            known[f.name] = f.default
-        elif f.default_factory is not dataclasses.MISSING:
-            made = f.default_factory()
-            whole = dataclasses.is_dataclass(made) and not isinstance(made, type)
-            known[f.name] = dataclasses.asdict(made) if whole else made
-    return _plain(known)
+    known = {f.name: f.default for f in dataclasses.fields(settings) if f.default is not dataclasses.MISSING}
+    made = {f.name: f.default_factory() for f in dataclasses.fields(settings) if callable(f.default_factory)}
+    return _plain(known | made)
 
 
 def _step(line: str) -> float:

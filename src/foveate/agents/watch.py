@@ -119,8 +119,8 @@ class Painter:
         high, wide = games.games[0].screen().shape[:2]
         panels = max(len(agent.heads), 1)
         # Large enough to see a sprite, small enough to see all panels.
-        self.many = panels > 8
-        wanted = 630 if panels < 3 else 210 if self.many else 340
+        self.narrow = panels > 8
+        wanted = 630 if panels < 3 else 210 if self.narrow else 340
         self.zoom = max(1, round(wanted / max(high, wide)))
         self.values: deque[float] = deque(maxlen=REMEMBERED)
 
@@ -140,8 +140,8 @@ class Painter:
                 most = float(weights.max())
                 scaled = weights / max(most, 1e-9) if softmax else weights
                 shown.append(video.overlay(screen, scaled, self.rows, self.columns, self.zoom, self.blend))
-                share = f"brightest cell {most:.0%}" if softmax else f"open {weights.mean():.0%}"
-                names.append(f"{head}   " + (share.split()[-1] if self.many else share))  # many panels are narrow
+                what, share = ("brightest cell ", most) if softmax else ("open ", weights.mean())
+                names.append(f"{head}   {'' if self.narrow else what}{share:.0%}")
         left = video.panels(shown, names)
         right = video.side(
             len(left),
