@@ -139,6 +139,14 @@ class TestSizes:
         convolutions = (25 * 4 + 4) + (9 * 4 * 5 + 5) + (9 * 5 * 6 + 6)
         assert parameters(narrow) == convolutions + (9 * (6 + 64) * 256 + 256) + branches
 
+    @pytest.mark.parametrize("name", ["s3ta", "s3ta-paper", "mask-a3c"])
+    def test_on_small_screens(self, name: str) -> None:
+        """A tenth of the weights, and what is asked for stands."""
+        model = build(name, SMALL, 3)
+        assert parameters(model) < parameters(build(name, SCREEN, 3)) / 5
+        assert model.grid.height == model.grid.width == 10
+        assert build(name, SMALL, 3, {"memory": 9}).settings == replace(model.settings, memory=9)
+
     def test_paper_to_the_letter(self) -> None:
         model = build("s3ta-paper", SMALL, 3)
         assert settings_of(model) | TO_THE_LETTER == settings_of(model)

@@ -68,11 +68,13 @@ def _middle(lit: Tensor) -> Distance:
     return (lit * places).sum(1) / lit.sum(1)
 
 
+LARGE = {"query_units": (256, 128), "answer_units": (512, 256), "core": 256, "output": 128}
+"""The paper's, on a small screen too."""
 ATARI = {"memory": 32, "convolutions": ((8, 4, 16), (4, 2, 32))}
 GAMES_BY_NAME = {
     "minatar-breakout": Game(
         EnvironmentSettings(env="MinAtar/Breakout-v1"),
-        {"memory": 32, "convolutions": ((3, 1, 16),)},
+        {"memory": 32, "convolutions": ((3, 1, 16),), **LARGE},
         1e-3,
         minatar,
         ("LEFT", "NOOP", "RIGHT"),
@@ -86,16 +88,18 @@ GAMES_BY_NAME = {
     ),
 }
 
+A3C = {"memory": 32, "convolutions": (32, 32, 64)}
+ANSWERS = {"normalise_answers": True}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, object], bool]] = {
     "to the letter, torch's first weights": ("s3ta-paper", {}, True),
     "to the letter, Sonnet's first weights": ("s3ta-paper", {}, False),
-    "and answers normalised": ("s3ta", {"normalise_content": False, "initial_query": 0.0}, False),
-    "and keys and values": ("s3ta", {"initial_query": 0.0}, False),
-    "and heads that begin with queries: s3ta": ("s3ta", {}, False),
-    "the same with 8 heads": ("s3ta", {"heads": 8}, False),
-    "with 4, answers not normalised": ("s3ta", {"normalise_answers": False}, False),
-    "fixed queries": ("s3ta-fixed-query", {}, False),
-    "norms of keys": ("s3ta-l2-keys", {}, False),
+    "and answers normalised": ("s3ta", ANSWERS | {"normalise_content": False, "initial_query": 0.0}, False),
+    "and keys and values": ("s3ta", ANSWERS | {"initial_query": 0.0}, False),
+    "and heads that begin with queries": ("s3ta", ANSWERS, False),
+    "the same with 8 heads": ("s3ta", ANSWERS | {"heads": 8}, False),
+    "with 4, answers not normalised: s3ta": ("s3ta", {}, False),
+    "fixed queries": ("s3ta-fixed-query", ANSWERS, False),
+    "norms of keys": ("s3ta-l2-keys", ANSWERS, False),
     "no attention: a3c": ("a3c", {}, False),
 }
 """Model, settings, and whether the weights are drawn anew as torch draws them."""
@@ -146,7 +150,7 @@ def learn(
 ) -> tuple[float, float]:
     """Accuracy over the last 50 updates, and the entropy of the maps after them (0 without attention)."""
     torch.manual_seed(seed)
-    small = {**game.network, **settings} if model.startswith("s3ta") else {"memory": 32}
+    small = {**game.network, **settings} if model.startswith("s3ta") else A3C
     shape = tuple(unrolls[0][0].observation.shape[2:])
     agent = PlayingAgent(model, shape, actions, {"env": game.environment.env}, small)
     if plain:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 ScreenName = Literal["rgb", "grey", "mask-a3c"]
 """`rgb`: the whole screen in colour, untouched (S3TA, section A.1). `grey`: the luminance, area-averaged to a size
@@ -36,7 +37,38 @@ class Shrink:
     box: Box
 
     def __call__(self, grey: Float32[np.ndarray, "screen_rows screen_columns"]) -> UInt8[np.ndarray, "high wide"]:
-        return np.rint(self.rows @ grey @ self.columns.T).clip(0, 255).astype(np.uint8)
+        # Not by `@`: BLAS has threads of its own, which wait for a core that the network's threads are on.
+        high = _summed(self._bands[0], grey)
+        return np.rint(_summed(self._bands[1], high.T).T).clip(0, 255).astype(np.uint8)
+
+    @cached_property
+    def _bands(self) -> tuple[Bands, Bands]:
+        return _bands(self.rows), _bands(self.columns)
+
+
+Bands = list[tuple[Int64[np.ndarray, " out"], Float32[np.ndarray, "out 1"]]]
+"""A matrix whose every row has few entries, side by side: the places and the values of each row's first, second ..."""
+
+
+def _bands(weights: Float32[np.ndarray, "out source"]) -> Bands:
+    first = (weights != 0).argmax(1)
+    last = weights.shape[1] - 1 - (weights != 0)[:, ::-1].argmax(1)
+    rows = np.arange(len(weights))
+    places = [np.minimum(first + n, last) for n in range(int((last - first).max()) + 1)]
+    # Past its last entry a row counts nothing.
+    return [
+        (place, np.where(first + n <= last, weights[rows, place], 0).astype(np.float32)[:, None])
+        for n, place in enumerate(places)
+    ]
+
+
+def _summed(bands: Bands, picture: Float32[np.ndarray, "source across"]) -> Float32[np.ndarray, "out across"]:
+    """The product of the matrix and a picture."""
+    (place, weight), *others = bands
+    total = picture[place] * weight
+    for place, weight in others:
+        total += picture[place] * weight
+    return total
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
+from foveate.agents.models import mask_a3c, s3ta
 from foveate.agents.models.baselines import Residual, ResidualSettings
+from foveate.agents.models.grid import small
 from foveate.agents.models.interface import AgentNetwork
 from foveate.agents.models.mask_a3c import MaskA3C, MaskA3CSettings
 from foveate.agents.models.s3ta import S3TA, TO_THE_LETTER, S3TASettings
@@ -14,11 +16,12 @@ from foveate.errors import RequestError
 
 
 class Kind(NamedTuple):
-    """A network, its settings, and what the name alone says of them."""
+    """A network and its settings."""
 
     network: type[AgentNetwork]
     settings: type[Any]
     fixed: Mapping[str, Any] = {}
+    """What the name alone says of them."""
 
 
 MODELS: Mapping[str, Kind] = {
@@ -35,24 +38,34 @@ MODELS: Mapping[str, Kind] = {
 }
 
 
+ON_SMALL_SCREENS: Mapping[type[AgentNetwork], dict[str, Any]] = {
+    S3TA: s3ta.SMALL_SCREEN,
+    MaskA3C: mask_a3c.SMALL_SCREEN,
+}
+"""Settings that a network has there unless it is told otherwise."""
+
+
 def build(
     name: str, observation: tuple[int, int, int], actions: int, settings: Mapping[str, Any] | None = None
 ) -> AgentNetwork:
     """A network for screens of `observation` (channels, height, width) and so many actions.
 
-    `settings` are those of the network that differ from their defaults. Raises RequestError for an unknown name or
-    setting, and for a value that no network can be made with.
+    `settings` are those of the network that differ from their defaults, which are others on a small screen. Raises
+    RequestError for an unknown name or setting, and for a value that no network can be made with.
     """
     if name not in MODELS:
         raise RequestError(f"no model is called {name!r}; there is {', '.join(MODELS)}")
     kind = MODELS[name]
-    given = dict(settings or {}) | dict(kind.fixed)
-    if unknown := given.keys() - {f.name for f in fields(kind.settings)}:
+    defaults = ON_SMALL_SCREENS.get(kind.network, {}) if small(observation) else {}
+    asked = dict(settings or {}) | dict(kind.fixed)
+    if unknown := asked.keys() - {f.name for f in fields(kind.settings)}:
         raise RequestError(f"the model {name} has no setting {', '.join(sorted(unknown))}")
     try:
-        return kind.network(observation, actions, kind.settings(**{k: _tuples(v) for k, v in given.items()}))
+        return kind.network(
+            observation, actions, kind.settings(**{k: _tuples(v) for k, v in (defaults | asked).items()})
+        )
     except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-        told = ", ".join(f"{name}={value}" for name, value in given.items())
+        told = ", ".join(f"{name}={value}" for name, value in asked.items())
         raise RequestError(f"no {name} can be made for screens of {observation} with {told} ({error})") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -40,6 +40,10 @@ class MaskA3CSettings:
     """Channels of the ConvLSTM."""
     features: int = 32
     """Channels of each branch."""
+
+
+SMALL_SCREEN: dict[str, Any] = {"convolutions": (16, 16, 16), "memory": 24}
+"""Sizes for a small screen (MinAtar's 10 × 10), which a core learns from in minutes; the paper's are for Atari."""
 
 
 class MaskA3C(AgentNetwork):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.agents.models.conv_lstm import ConvLSTM
-from foveate.agents.models.grid import Grid, SameConv, flat, small
+from foveate.agents.models.grid import Grid, SameConv, flat
 from foveate.agents.models.interface import (
     AS_IT_IS,
     AgentInputs,
@@ -36,8 +36,8 @@ class S3TASettings:
 
     As it is written the model starts with uniform maps: an answer is then the mean over the screen, in which a sprite
     weighs 1/(rows · columns), less than the basis channels beside it; the policy has nothing to learn from, and so the
-    queries get little gradient. `normalise_content`, `initial_query` and `normalise_answers` are against that;
-    docs/agents/s3ta.md has what each was found to be worth.
+    queries get little gradient. `normalise_content` and `initial_query` are against that; docs/agents/s3ta.md has what
+    each was found to be worth.
     """
 
     queries: Literal["top-down", "fixed", "l2-keys"] = "top-down"
@@ -47,13 +47,12 @@ class S3TASettings:
     out, before any query has learned. The paper has no such thing."""
     initial_query: float = 1.0
     """Deviation of the content channels of the queries that the heads begin with; the paper: 0, no query at all."""
-    normalise_answers: bool = True
-    """LayerNorm on each answer; the paper has none."""
+    normalise_answers: bool = False
+    """LayerNorm on each answer; the paper has none, and it was found to slow learning."""
     forget_bias: float = 1.0
     """Of both LSTMs' forget gates; the paper does not say, DeepMind's library of the time has 1."""
-    convolutions: tuple[tuple[int, int, int], ...] = ()
-    """Kernel, stride and channels of each; none: the paper's ((8, 4, 32), (4, 2, 64)), and on a small screen (MinAtar's
-    10 × 10) two of 3 × 3 without strides."""
+    convolutions: tuple[tuple[int, int, int], ...] = ((8, 4, 32), (4, 2, 64))
+    """Kernel, stride and channels of each."""
     memory: int = 128
     """Channels of the ConvLSTM: keys and values together."""
     keys: int = 8
@@ -74,6 +73,17 @@ class S3TASettings:
 EPSILON = 1e-5
 """Added to the variance of content that is normalised."""
 
+SMALL_SCREEN: dict[str, Any] = {
+    "convolutions": ((3, 1, 16),),
+    "memory": 24,
+    "query_units": (128,),
+    "answer_units": (256, 128),
+    "core": 128,
+    "output": 64,
+}
+"""Sizes for a screen of so few pixels that each is a thing of its own (MinAtar's 10 × 10), which a core learns from in
+minutes; the paper's are for Atari."""
+
 TO_THE_LETTER = {"normalise_content": False, "initial_query": 0.0, "normalise_answers": False}
 """The settings with which S3TA is the paper's."""
 
@@ -88,9 +98,8 @@ class S3TA(AgentNetwork):
         s = self.settings = settings or S3TASettings()
         self.actions = actions
         channels, grid = observation[0], Grid(*observation[1:])
-        wanted = s.convolutions or (((3, 1, 32), (3, 1, 64)) if small(observation) else ((8, 4, 32), (4, 2, 64)))
         self.convolutions = nn.ModuleList()
-        for kernel, stride, out in wanted:
+        for kernel, stride, out in s.convolutions:
             conv = SameConv(grid, channels, out, kernel, stride)
             self.convolutions.append(conv)
             channels, grid = out, conv.grid
