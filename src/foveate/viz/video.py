@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -45,14 +46,21 @@ def overlay(
     `row_centres` and `column_centres` say which row and column of the screen, in pixels, each cell looks at the middle
     of. There the picture shows the cell's weight exactly; between, it goes straight from one to the next.
     """
-    large = screen.repeat(zoom, 0).repeat(zoom, 1).astype(np.float32)
-    down = between(row_centres, screen.shape[0], zoom)
-    across = between(column_centres, screen.shape[1], zoom)
-    light = (down @ weights.astype(np.float32) @ across.T)[:, :, None]
-    if blend == "reproduction":
-        return ((large + 255 * light) / 2).astype(np.uint8)
-    # The glow shows attention to what is black.
-    return (large * (0.4 + 0.6 * light) + 0.5 * light * np.array(MARK, np.float32)).clip(0, 255).astype(np.uint8)
+    down, across = (
+        _between(tuple(centres.tolist()), size, zoom)
+        for centres, size in zip((row_centres, column_centres), screen.shape[:2], strict=True)
+    )
+    light = down @ weights.astype(np.float32) @ across.T
+    picture = np.empty((*light.shape, 3), np.uint8)
+    # Colour by colour: an innermost axis of three is slow.
+    for colour, mark in enumerate(MARK):
+        large = screen[:, :, colour].astype(np.float32).repeat(zoom, 0).repeat(zoom, 1)
+        if blend == "reproduction":
+            picture[:, :, colour] = (large + 255 * light) / 2
+        else:
+            # The glow shows attention to what is black.
+            picture[:, :, colour] = np.minimum(large * (0.4 + 0.6 * light) + 0.5 * mark * light, 255)
+    return picture
 
 
 def between(centres: Shaped[np.ndarray, " cells"], size: int, zoom: int = 1) -> Float[np.ndarray, "pixels cells"]:
@@ -60,6 +68,12 @@ def between(centres: Shaped[np.ndarray, " cells"], size: int, zoom: int = 1) -> 
     places = (np.arange(size * zoom) + 0.5) / zoom - 0.5
     cells = np.eye(len(centres))
     return np.stack([np.interp(places, centres, cell) for cell in cells], axis=1).astype(np.float32)
+
+
+@cache
+def _between(centres: tuple[float, ...], size: int, zoom: int) -> Float[np.ndarray, "pixels cells"]:
+    """The same, once a film."""
+    return between(np.array(centres), size, zoom)
 
 
 def panels(pictures: Sequence[Picture], names: Sequence[str]) -> Picture:
@@ -123,7 +137,8 @@ def plot(area: Picture, values: Sequence[float]) -> None:
 
 def canvas(high: int, wide: int) -> Picture:
     """A dark ground."""
-    return np.full((high, wide, 3), DARK, np.uint8)
+    # Bytes that are repeated, as numpy fills an innermost axis of three ten times as slowly.
+    return np.frombuffer(bytearray(bytes(DARK) * (high * wide)), np.uint8).reshape(high, wide, 3)
 
 
 def beside(left: Picture, right: Picture) -> Picture:
@@ -151,14 +166,25 @@ Word = tuple[int, int, str, tuple[int, int, int], int]
 
 
 def write(picture: Picture, words: Sequence[Word]) -> None:
-    """Write words into a picture."""
+    """Write words into a picture; what does not fit on it is cut off."""
+    for left, top, text, colour, size in words:
+        ink = _ink(text, size)
+        place = picture[top : top + ink.shape[0], left : left + ink.shape[1]]
+        ink = ink[: place.shape[0], : place.shape[1]]
+        # Bytes wrap around, so that adding a difference below 0 takes away.
+        place += np.rint((np.array(colour, np.float32) - place) * ink).astype(np.int16).astype(np.uint8)
+
+
+@lru_cache(maxsize=4096)
+def _ink(text: str, size: int) -> Float[np.ndarray, "high wide 1"]:
+    """How much of each pixel a word covers. A film says the same words in every picture."""
     from PIL import Image, ImageDraw
 
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
-    for left, top, text, colour, size in words:
-        draw.text((left, top), text, fill=colour, font=_font(size))
-    picture[:] = np.asarray(image)
+    font = _font(size)
+    _, _, wide, high = font.getbbox(text)
+    image = Image.new("L", (math.ceil(wide), math.ceil(high)))
+    ImageDraw.Draw(image).text((0, 0), text, fill=255, font=font)
+    return np.asarray(image, np.float32)[:, :, None] / 255
 
 
 @cache
