@@ -3,7 +3,8 @@
     python training/curves.py RUNS --output DIRECTORY
 
 RUNS holds run directories of `foveate agent train`, named MODEL-SEED. Writes curves.png and curves.md: the mean return
-of the games that ended in each tenth of the training, averaged over seeds, and the range of the seeds.
+of the games that ended in each tenth of the training, averaged over seeds, and the range of the seeds. All runs count
+up to the steps of the shortest.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    runs = defaultdict(list)
-    for file in sorted(options.runs.glob("*/metrics.jsonl")):
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        runs[file.parent.name.rpartition("-")[0]].append(parts_of(rows))
-    if not runs:
+    metrics = {
+        file.parent.name: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for file in sorted(options.runs.glob("*/metrics.jsonl"))
+    }
+    if not metrics:
         parser.error(f"there are no runs in {options.runs}")
+    last = min(rows[-1]["step"] for rows in metrics.values())
+    runs = defaultdict(list)
+    for name, rows in metrics.items():
+        runs[name.rpartition("-")[0]].append(parts_of([row for row in rows if row["step"] <= last]))
     options.output.mkdir(parents=True, exist_ok=True)
-    last = max(step for seeds in runs.values() for steps, _ in seeds for step in steps)
     draw(runs).savefig(options.output / "curves.png", dpi=130)
     write_atomically(options.output / "curves.md", table(runs, int(last)))
 

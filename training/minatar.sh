@@ -1,9 +1,9 @@
 #!/bin/sh
-# The learning curves of docs/agents/minatar.png: ten models on MinAtar's Breakout, three seeds each, one learner and its
+# The learning curves of docs/agents/minatar/curves.png: ten models on MinAtar's Breakout, three seeds each, one learner and its
 # settings for all of them. An hour and a half on one core.
 #   training/minatar.sh [STEPS]      resumes what was interrupted
 set -eu
-steps=${1:-120000}
+steps=${1:-100000}
 export OMP_NUM_THREADS=1
 
 for seed in 0 1 2; do
@@ -14,4 +14,4 @@ for seed in 0 1 2; do
             --a3c.clip-norm 4 --threads 1 --log-every 5000 --steps "$steps" --resume
     done
 done
-python training/curves.py runs/minatar --output docs/agents
+python training/curves.py runs/minatar --output docs/agents/minatar

@@ -11,9 +11,9 @@ train() {  # name, then what is different
         --network $network --resume "$@"
 }
 
-network='memory=32 convolutions=[[3,1,16]]'
+network='memory=32 query_units=[256,128] answer_units=[512,256] core=256 output=128 normalise_answers=true'
 train s3ta --model s3ta --impala.learning-rate 5e-4 --steps 1000000
-network='memory=32'
+network='memory=32 convolutions=[32,32,64]'
 train mask-a3c --model mask-a3c --algorithm a3c --a3c.learning-rate 5e-4 --a3c.entropy-cost 0.02 --steps 500000
 
 for name in s3ta mask-a3c; do python training/pack.py "runs/players/$name" "minatar-space-invaders-$name"; done
