@@ -78,6 +78,13 @@ def test_a_head_that_nothing_reads(tmp_path: Path) -> None:
     assert games["head 2: knocked out"] == games["normal"]
 
 
+def test_of_many_heads_each_is_swapped_with_the_next() -> None:
+    agent = PlayingAgent("s3ta", (4, 10, 10), 3, {"env": "MinAtar/Breakout-v1"}, {"heads": 9})
+    conditions = heads.head_conditions(agent, torch.zeros(9, agent.network.query_size))
+    swaps = [c.name for c in conditions if c.name.endswith("swapped")]
+    assert len(swaps) == 9 and swaps[-1] == "head 9 and head 1: swapped"
+
+
 def test_what_has_no_heads() -> None:
     with pytest.raises(RequestError, match="no heads"):
         heads.head_conditions(PlayingAgent("residual", (4, 10, 10), 3, {"env": "MinAtar/Breakout-v1"}), None)

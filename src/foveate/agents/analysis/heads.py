@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Annotated, Any
 
 import torch
@@ -50,6 +50,9 @@ FROZEN = "it asks its mean query, and the policy is told so"
 
 MANY = 8
 """Changes without an effect; more of them are counted, and not told one by one: the table has them."""
+
+PAIRED = 8
+"""Heads up to which every two change places; of more, each and the next: sixteen would be 120 pairs."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,16 @@ def mask_conditions(agent: PlayingAgent) -> list[Condition]:
 
 
 def head_conditions(agent: PlayingAgent, mean_queries: Float[Tensor, "heads channels"] | None) -> list[Condition]:
-    """Every head knocked out, every two swapped, every one frozen at its mean query; where nothing is asked, the first
-    alone. Raises RequestError where there are no heads."""
+    """Every head knocked out, every two swapped (of many, each and the next), every one frozen at its mean query; where
+    nothing is asked, the first alone. Raises RequestError where there are no heads."""
     if not agent.heads:
         raise RequestError(f"a {agent.model} has no heads; take an S3TA or a masked A3C")
     heads = list(enumerate(agent.heads))
     found = [NORMAL, *(Condition(f"{name}: knocked out", "its map uniform", of_maps(n, level)) for n, name in heads)]
     if mean_queries is None:
         return found
-    found += [
-        Condition(f"{a} and {b}: swapped", SWAPPED, of_queries(swapped(n, m)))
-        for (n, a), (m, b) in combinations(heads, 2)
-    ]
+    pairs = combinations(heads, 2) if len(heads) <= PAIRED else pairwise([*heads, heads[0]])
+    found += [Condition(f"{a} and {b}: swapped", SWAPPED, of_queries(swapped(n, m))) for (n, a), (m, b) in pairs]
     return found + [Condition(f"{name}: frozen", FROZEN, of_queries(frozen(n, mean_queries[n]))) for n, name in heads]
 
 
