@@ -638,6 +638,18 @@ def test_wrong_requests_are_told_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_minatar_s_preset_is_where_flags_start_from(tmp_path: Path) -> None:
+    # In a process of its own: required flags are placeholders, which the run-time check of types would refuse.
+    words = ["--env", "MinAtar/Breakout-v1", "--run", str(tmp_path / "run"), "--preset", "minatar", "--threads", "1"]
+    command = [sys.executable, "-m", "foveate", "agent", "train", *words, "--steps", "160", "--a3c.clip-norm", "2"]
+    subprocess.run(command, check=True, capture_output=True)
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text(encoding="utf-8"))
+    learner = settings["a3c"]
+    assert (settings["algorithm"], learner["learning_rate"], learner["anneal"]) == ("a3c", 1e-3, True)
+    assert (learner["clip_norm"], learner["entropy_cost"], settings["steps"]) == (2, 0.02, 160)
+    assert PlayingAgent.load(tmp_path / "run" / "agent").network.settings.memory == 24
+
+
 def test_the_paper_s_learner(tmp_path: Path) -> None:
     """Appendix A.1, by the flag."""
     from foveate.agents.training import paper

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -177,7 +177,7 @@ def _attack(program: str, words: list[str]) -> int:
     return FAILED if outcome.explained else REFUSED
 
 
-def _preset(words: list[str]) -> tuple[str, list[str]]:
+def _preset(words: list[str], known: Collection[str]) -> tuple[str, list[str]]:
     """The preset, which changes the defaults that the other flags start from, so it is read before them; and those."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="default")
@@ -185,13 +185,13 @@ def _preset(words: list[str]) -> tuple[str, list[str]]:
         preset, words = first.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise RequestError(str(error)) from error
-    if preset.preset not in ("default", "paper"):
-        raise RequestError(f"unknown preset {preset.preset!r}; there is default, paper")
+    if preset.preset not in ("default", *known):
+        raise RequestError(f"unknown preset {preset.preset!r}; there is {', '.join(('default', *known))}")
     return preset.preset, words
 
 
 def _train(program: str, words: list[str]) -> int:
-    preset, words = _preset(words)
+    preset, words = _preset(words, ("paper",))
     from foveate.text.training import TrainingSettings, paper, train
 
     blank = TrainingSettings(model=tyro.MISSING, data=tyro.MISSING, run=tyro.MISSING)
@@ -253,14 +253,14 @@ def _import_mask_a3c(program: str, words: list[str]) -> int:
 
 
 def _train_player(program: str, words: list[str]) -> int:
-    preset, words = _preset(words)
     from foveate.agents.games import EnvironmentSettings
-    from foveate.agents.training import TrainSettings, paper, train
+    from foveate.agents.training import PRESETS, TrainSettings, train
 
+    preset, words = _preset(words, PRESETS)
     start = {}
-    if preset == "paper":
+    if preset in PRESETS:
         blank = TrainSettings(run=tyro.MISSING, environment=EnvironmentSettings(env=tyro.MISSING))
-        start["default"] = paper(blank)
+        start["default"] = PRESETS[preset](blank)
     directory = train(_parse(TrainSettings, program, words, **start))
     print(f"foveate: the agent is in {directory}; foveate agent evaluate --agent {directory}", file=sys.stderr)
     return DONE

@@ -39,7 +39,11 @@ from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_opt
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Train an agent to play."""
+    """Train an agent to play.
+
+    `--preset minatar` changes the defaults below to what learns MinAtar's games in minutes, `--preset paper` to the
+    papers' learners.
+    """
 
     run: str
     """The directory that the run writes to; the agent is in RUN/agent, the learning curve in RUN/curve.csv and .png."""
@@ -100,6 +104,23 @@ def paper(settings: TrainSettings) -> TrainSettings:
     S3TA itself to the letter is the model `s3ta-paper`.
     """
     return replace(settings, impala=paper_impala(), envs=32)
+
+
+def minatar(settings: TrainSettings) -> TrainSettings:
+    """What learns a game of MinAtar on one core, in minutes; docs/agents/s3ta.md says what was tried beside it."""
+    learner = A3CSettings(
+        unroll=10,
+        entropy_cost=0.02,
+        learning_rate=1e-3,
+        anneal=True,
+        epsilon=1e-5,
+        amsgrad=False,
+        clip_norm=4.0,
+    )
+    return replace(settings, algorithm="a3c", a3c=learner)
+
+
+PRESETS: Mapping[str, Callable[[TrainSettings], TrainSettings]] = {"paper": paper, "minatar": minatar}
 
 
 def train(settings: TrainSettings) -> Path:
