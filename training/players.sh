@@ -1,8 +1,13 @@
 #!/bin/sh
-# The players in the package: S3TA and Mask-A3C on MinAtar's Space Invaders, about an hour each on one core.
+# The players of MinAtar in the package: S3TA on Breakout, half an hour on one core, and S3TA and Mask-A3C on Space
+# Invaders, with larger networks and less good a learner, about an hour each.
 #   training/players.sh      resumes what was interrupted
 set -eu
 export OMP_NUM_THREADS=1
+
+foveate agent train --run runs/players/breakout --preset minatar --env MinAtar/Breakout-v1 --model s3ta --threads 1 \
+    --log-every 20000 --steps 1100000 --seed 1 --resume
+python training/pack.py runs/players/breakout minatar-breakout-s3ta
 
 train() {  # name, then what is different
     name=$1
