@@ -53,17 +53,22 @@ def parts_of(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(runs: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, seeds in runs.items():
-        length = min(len(steps) for steps, _ in seeds)
-        values = np.stack([returns[:length] for _, returns in seeds])
-        [line] = axes.plot(seeds[0][0][:length], values.mean(0), label=name, marker=".")
-        axes.fill_between(seeds[0][0][:length], values.min(0), values.max(0), alpha=0.12, color=line.get_color())
-    axes.set_xlabel("steps")
-    axes.set_ylabel("return, mean of the seeds (band: lowest to highest)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    """S3TA and its ablations in one panel, all else in another: ten curves in one are a thicket."""
+    families = [[name for name in runs if name.startswith("s3ta") is attentive] for attentive in (True, False)]
+    families = [names for names in families if names]
+    figure = Figure(figsize=(2 + 4.5 * len(families), 4.5), layout="constrained")
+    [panels] = figure.subplots(1, len(families), sharey=True, squeeze=False)
+    for axes, names in zip(panels, families, strict=True):
+        for name in names:
+            length = min(len(steps) for steps, _ in runs[name])
+            steps = runs[name][0][0][:length]
+            values = np.stack([returns[:length] for _, returns in runs[name]])
+            [line] = axes.plot(steps, values.mean(0), label=name, marker=".", linewidth=2)
+            axes.plot(steps, values.T, color=line.get_color(), alpha=0.35, linewidth=0.8)
+        axes.set_xlabel("steps")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    panels[0].set_ylabel("return: mean of the seeds, and each (thin)")
     return figure
 
 
