@@ -282,8 +282,8 @@ class TestS3TA:
         assert asked[..., : plain.settings.keys].std() > 0.5
         assert not asked[..., plain.settings.keys :].any()
         assert not raw.queries[0].any()
-        assert isinstance(plain.answer_norm, nn.LayerNorm)
-        assert isinstance(network("s3ta-paper").answer_norm, nn.Identity)
+        assert isinstance(build("s3ta", SCREEN, ACTIONS, {"normalise_answers": True}).answer_norm, nn.LayerNorm)
+        assert all(isinstance(m.answer_norm, nn.Identity) for m in (plain, letter))
 
 
 class TestMaskA3C:
