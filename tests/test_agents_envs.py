@@ -236,6 +236,14 @@ class TestMinAtar:
         assert not torch.equal(one["observation"], other["observation"])
 
 
+@pytest.mark.parametrize("size", [(64, 64), (84, 84), (1, 7), (210, 160)])
+def test_shrinking_is_the_product_of_matrices(size: tuple[int, int]) -> None:
+    shrink = screens.area(*size)
+    grey = np.random.default_rng(0).integers(0, 256, (210, 160)).astype(np.float32)
+    product = shrink.rows.astype(float) @ grey @ shrink.columns.T
+    assert np.abs(shrink(grey) - product).max() <= 0.501
+
+
 class TestMaskA3CScreen:
     @pytest.mark.parametrize("name", ["breakout", "ms_pacman", "space_invaders"])
     def test_it_is_the_published_resizing(self, name: str) -> None:

@@ -80,6 +80,20 @@ class TestPlaces:
         assert picture[[1, 1, 5, 5], [2, 6, 2, 6], 0].tolist() == [25, 51, 76, 127]
 
 
+def test_words_are_as_pillow_draws_them() -> None:
+    """On any ground, cut off at its edge."""
+    from PIL import Image, ImageDraw
+
+    ground = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    image = Image.fromarray(ground)
+    words = [(3, 2, "head 1", video.MARK, 15), (40, 25, "beyond", video.DARK, 12), (0, 20, "", video.MARK, 12)]
+    for left, top, text, colour, size in words:
+        ImageDraw.Draw(image).text((left, top), text, fill=colour, font=video._font(size))
+    picture = ground.copy()
+    video.write(picture, words)
+    assert np.abs(picture.astype(int) - np.asarray(image)).max() <= 1 and (picture != ground).any()
+
+
 class TestFilms:
     @pytest.mark.parametrize("model", ["s3ta", "value-mask-a3c", "residual"])
     def test_every_step_is_a_frame(self, model: str, tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_opt
 class TrainSettings:
     """Train an agent to play.
 
-    `--preset minatar` changes the defaults below to what learns MinAtar's games in minutes, `--preset paper` to the
-    papers' learners.
+    `--preset minatar` changes the defaults below to what learns MinAtar's Breakout in half an hour on a core, `--preset
+    paper` to the papers' learners.
     """
 
     run: str
@@ -107,7 +107,7 @@ def paper(settings: TrainSettings) -> TrainSettings:
 
 
 def minatar(settings: TrainSettings) -> TrainSettings:
-    """What learns a game of MinAtar on one core, in minutes; docs/agents/s3ta.md says what was tried beside it."""
+    """What S3TA learned MinAtar's Breakout with; docs/agents/s3ta.md has what was tried beside it, and other games."""
     learner = A3CSettings(
         unroll=10,
         entropy_cost=0.02,
