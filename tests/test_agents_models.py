@@ -141,7 +141,7 @@ class TestSizes:
 
     @pytest.mark.parametrize("name", ["s3ta", "s3ta-paper", "mask-a3c"])
     def test_on_small_screens(self, name: str) -> None:
-        """A tenth of the weights, and what is asked for stands."""
+        """Less than a fifth of the weights, and what is asked for stands."""
         model = build(name, SMALL, 3)
         assert parameters(model) < parameters(build(name, SCREEN, 3)) / 5
         assert model.grid.height == model.grid.width == 10

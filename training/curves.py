@@ -3,8 +3,8 @@
     python training/curves.py RUNS --output DIRECTORY
 
 RUNS holds run directories of `foveate agent train`, named MODEL-SEED. Writes curves.png and curves.md: the mean return
-of the games that ended in each tenth of the training, averaged over seeds, and the range of the seeds. All runs count
-up to the steps of the shortest.
+of the games that ended in each tenth of the training, averaged over seeds, and of each seed. All runs count up to the
+steps of the shortest.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The learning curves of docs/agents/minatar/curves.png: ten models on MinAtar's Breakout, three seeds each, one learner and its
+# The learning curves of docs/agents/minatar: ten models on MinAtar's Breakout, three seeds each, one learner and its
 # settings for all of them. An hour and a half on one core.
 #   training/minatar.sh [STEPS]      resumes what was interrupted
 set -eu

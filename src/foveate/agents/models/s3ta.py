@@ -48,7 +48,7 @@ class S3TASettings:
     initial_query: float = 1.0
     """Deviation of the content channels of the queries that the heads begin with; the paper: 0, no query at all."""
     normalise_answers: bool = False
-    """LayerNorm on each answer; the paper has none, and it was found to slow learning."""
+    """LayerNorm on each answer; the paper has none, and nothing that was measured speaks for it."""
     forget_bias: float = 1.0
     """Of both LSTMs' forget gates; the paper does not say, DeepMind's library of the time has 1."""
     convolutions: tuple[tuple[int, int, int], ...] = ((8, 4, 32), (4, 2, 64))
