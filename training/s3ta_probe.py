@@ -1,6 +1,6 @@
 """Does S3TA's network find what is on the screen? The same question to each of its settings, without reinforcement.
 
-    python training/s3ta_probe.py [--game minatar-breakout|breakout|pong] [--updates 200] [--seeds 3]
+    python training/s3ta_probe.py [--game minatar-breakout|breakout|pong] [--updates 200] [--seeds 3] [--only NAME ...]
 
 It learns to say, from recorded play, on which side of the paddle the ball is: 10 steps of 32 games an update,
 cross-entropy, RMSProp. What cannot learn this cannot learn to play. Prints the accuracy over the last 50 updates for
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -22,6 +23,7 @@ from foveate.agents.agent import PlayingAgent
 from foveate.agents.envs import open_environments
 from foveate.agents.games import EnvironmentSettings
 from foveate.agents.models.interface import AgentInputs
+from foveate.agents.whitening import whiten
 
 STEPS, GAMES = 10, 32
 UNKNOWN = -100
@@ -90,19 +92,33 @@ GAMES_BY_NAME = {
 
 A3C = {"memory": 32, "convolutions": (32, 32, 64)}
 ANSWERS = {"normalise_answers": True}
-VARIANTS: Mapping[str, tuple[str, Mapping[str, object], bool]] = {
-    "to the letter, torch's first weights": ("s3ta-paper", {}, True),
-    "to the letter, Sonnet's first weights": ("s3ta-paper", {}, False),
-    "and answers normalised": ("s3ta", ANSWERS | {"normalise_content": False, "initial_query": 0.0}, False),
-    "and keys and values": ("s3ta", ANSWERS | {"initial_query": 0.0}, False),
-    "and heads that begin with queries": ("s3ta", ANSWERS, False),
-    "the same with 8 heads": ("s3ta", ANSWERS | {"heads": 8}, False),
-    "with 4, answers not normalised: s3ta": ("s3ta", {}, False),
-    "fixed queries": ("s3ta-fixed-query", ANSWERS, False),
-    "norms of keys": ("s3ta-l2-keys", ANSWERS, False),
-    "no attention: a3c": ("a3c", {}, False),
+
+
+class Variant(NamedTuple):
+    """What is asked."""
+
+    model: str
+    settings: Mapping[str, object] = {}
+    plain: bool = False
+    """Draw the weights anew, as torch draws them."""
+    whiten: bool = False
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "to the letter, torch's first weights": Variant("s3ta-paper", plain=True),
+    "to the letter, Sonnet's first weights": Variant("s3ta-paper"),
+    "and answers normalised": Variant("s3ta", ANSWERS | {"normalise_content": False, "initial_query": 0.0}),
+    "and keys and values": Variant("s3ta", ANSWERS | {"initial_query": 0.0}),
+    "and heads that begin with queries": Variant("s3ta", ANSWERS),
+    "the same with 8 heads": Variant("s3ta", ANSWERS | {"heads": 8}),
+    "with 4, answers not normalised: s3ta": Variant("s3ta"),
+    "and screens whitened": Variant("s3ta", whiten=True),
+    "to the letter, screens whitened": Variant("s3ta-paper", whiten=True),
+    "fixed queries": Variant("s3ta-fixed-query", ANSWERS),
+    "norms of keys": Variant("s3ta-l2-keys", ANSWERS),
+    "no attention: a3c": Variant("a3c"),
+    "no attention, screens whitened": Variant("a3c", whiten=True),
 }
-"""Model, settings, and whether the weights are drawn anew as torch draws them."""
 
 Unroll = tuple[AgentInputs, Tensor]
 
@@ -112,12 +128,13 @@ def main() -> None:
     parser.add_argument("--game", choices=GAMES_BY_NAME, default="minatar-breakout")
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     options = parser.parse_args()
     game = GAMES_BY_NAME[options.game]
     unrolls, actions = record(game, options.updates)
     print(f"{options.game:42} accuracy (range of {options.seeds} seeds)   entropy of the maps [nat]")
-    for name, (model, settings, plain) in VARIANTS.items():
-        results = [learn(game, unrolls, actions, model, settings, plain, seed) for seed in range(options.seeds)]
+    for name in options.only:
+        results = [learn(game, unrolls, actions, VARIANTS[name], seed) for seed in range(options.seeds)]
         accuracies, entropies = zip(*results, strict=True)
         mean, spread = sum(accuracies) / len(accuracies), f"{min(accuracies):.2f}-{max(accuracies):.2f}"
         print(f"{name:42} {mean:.2f} ({spread})   {sum(entropies) / len(entropies):.2f}", flush=True)
@@ -145,15 +162,15 @@ def record(game: Game, updates: int) -> tuple[list[Unroll], int]:
     return unrolls, games.actions
 
 
-def learn(
-    game: Game, unrolls: list[Unroll], actions: int, model: str, settings: Mapping[str, object], plain: bool, seed: int
-) -> tuple[float, float]:
+def learn(game: Game, unrolls: list[Unroll], actions: int, variant: Variant, seed: int) -> tuple[float, float]:
     """Accuracy over the last 50 updates, and the entropy of the maps after them (0 without attention)."""
     torch.manual_seed(seed)
-    small = {**game.network, **settings} if model.startswith("s3ta") else A3C
+    small = {**game.network, **variant.settings} if variant.model.startswith("s3ta") else A3C
     shape = tuple(unrolls[0][0].observation.shape[2:])
-    agent = PlayingAgent(model, shape, actions, {"env": game.environment.env}, small)
-    if plain:
+    agent = PlayingAgent(variant.model, shape, actions, {"env": game.environment.env}, small, whiten=variant.whiten)
+    if variant.whiten:
+        whiten(agent, game.environment, envs=GAMES, seed=0)
+    if variant.plain:
         agent.apply(_as_torch_draws)
     optimiser = torch.optim.RMSprop(agent.parameters(), lr=game.learning_rate, alpha=0.99, eps=1e-5)
     state, right = agent.initial_state(GAMES), []

@@ -16,6 +16,7 @@ from foveate import hub
 from foveate.agents.games import EnvironmentSettings, atari_name, published_mask_a3c
 from foveate.agents.models import build, settings_of
 from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentNetwork, AgentOutput, Edit, State
+from foveate.agents.models.screen import Whitened
 from foveate.errors import RequestError
 from foveate.hub import SafeHubMixin
 
@@ -42,10 +43,12 @@ class PlayingAgent(nn.Module, SafeHubMixin, library_name="foveate", tags=["fovea
         settings: Mapping[str, Any] | None = None,
         steps: int = 0,
         source: str | None = None,
+        whiten: bool = False,
     ) -> None:
         """`model` is a name of `foveate.agents.models.MODELS`, `settings` the network's; `environment` are the
         `EnvironmentSettings` it was trained on, `observation` (channels, height, width) and `actions` what that has;
-        `steps` is how many of the agent's steps it learned from, `source` where its weights are from."""
+        `steps` is how many of the agent's steps it learned from, `source` where its weights are from; `whiten` shows
+        it every pixel as its distance from the usual, which `foveate.agents.whitening` measures."""
         super().__init__()
         if unknown := environment.keys() - {f.name for f in fields(EnvironmentSettings)}:
             raise RequestError(f"environments have no setting {', '.join(sorted(unknown))}")
@@ -58,6 +61,9 @@ class PlayingAgent(nn.Module, SafeHubMixin, library_name="foveate", tags=["fovea
         self.steps = steps
         self.source = source
         self.network: AgentNetwork = build(model, self.observation, actions, settings)
+        self.whiten = whiten
+        if whiten:
+            self.network.scale = Whitened(self.observation)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -86,6 +92,7 @@ class PlayingAgent(nn.Module, SafeHubMixin, library_name="foveate", tags=["fovea
             "settings": settings_of(self.network),
             "steps": self.steps,
             "source": self.source,
+            "whiten": self.whiten,
         }
 
     def fingerprint(self) -> str:

@@ -32,6 +32,7 @@ from foveate.agents.player import NotANumber
 from foveate.agents.report import Report, Tally
 from foveate.agents.rollout import Actor, Autocast, Unroll
 from foveate.agents.teacher import Teacher, TeacherSettings
+from foveate.agents.whitening import whiten
 from foveate.agents.workers import Workers
 from foveate.errors import RequestError
 from foveate.run import Checkpoint, Run, flatten, optimiser_tensors, restore_optimiser, unflatten
@@ -42,7 +43,7 @@ class TrainSettings:
     """Train an agent to play.
 
     `--preset minatar` changes the defaults below to what learns MinAtar's Breakout in half an hour on a core, `--preset
-    paper` to the papers' learners.
+    atari` to what learns Atari's, `--preset paper` to the papers' learners.
     """
 
     run: str
@@ -53,6 +54,9 @@ class TrainSettings:
     """The network; see foveate.agents.models."""
     network: tuple[str, ...] = ()
     """NAME=VALUE, in JSON, of the network's settings that are to differ from their defaults: memory=32."""
+    whiten: bool = False
+    """Show the network each pixel as its distance from what it is in random play, in deviations: things that move stand
+    out, which attention finds things by where the ground is bright or they are small, as on Atari."""
     algorithm: Algorithm = "impala"
     """How it learns; the settings of the other are not read."""
     impala: ImpalaSettings = field(default_factory=ImpalaSettings)
@@ -120,7 +124,25 @@ def minatar(settings: TrainSettings) -> TrainSettings:
     return replace(settings, algorithm="a3c", a3c=learner)
 
 
-PRESETS: Mapping[str, Callable[[TrainSettings], TrainSettings]] = {"paper": paper, "minatar": minatar}
+def atari(settings: TrainSettings) -> TrainSettings:
+    """What S3TA learned Atari's Breakout with, on a core: small grey screens, whitened, and a network for them."""
+    learner = A3CSettings(
+        unroll=10, learning_rate=5e-4, anneal=True, epsilon=1e-5, amsgrad=False, clip_norm=10.0
+    )  # fmt: skip
+    seen = replace(settings.environment, screen="grey", size=(64, 64), life_loss_ends=True)
+    network = (
+        "convolutions=[[4,2,16],[4,2,32],[3,2,32]]",
+        "memory=32",
+        "heads=8",
+        "query_units=[128]",
+        "answer_units=[256,128]",
+        "core=128",
+        "output=64",
+    )
+    return replace(settings, environment=seen, network=network, whiten=True, algorithm="a3c", a3c=learner)
+
+
+PRESETS: Mapping[str, Callable[[TrainSettings], TrainSettings]] = {"paper": paper, "minatar": minatar, "atari": atari}
 
 
 def train(settings: TrainSettings) -> Path:
@@ -139,7 +161,9 @@ def train(settings: TrainSettings) -> Path:
     # Before the run begins, so that a game or a model that there is not leaves no run behind.
     trainer = Trainer(settings)
     checkpoint = run.begin()
-    if checkpoint is not None:
+    if checkpoint is None:
+        trainer.begin()
+    else:
         trainer.restore(checkpoint)
     stop = Stop()
     try:
@@ -213,6 +237,7 @@ class Trainer:
             actions=environments.actions,
             environment=asdict(settings.environment),
             settings=parse_options(settings.network),
+            whiten=settings.whiten,
         ).to(self.device)
         self.autocast = _autocast(settings.precision, self.device, self.agent.observation)
         self.optimiser = optimiser_of(self.agent.network, settings.learning)
@@ -239,6 +264,12 @@ class Trainer:
         """What was learned from last."""
         self._thread = ThreadPoolExecutor(1) if settings.overlap else None
         self._coming: Future[Unroll] | None = None
+
+    def begin(self) -> None:
+        """What there is to do before the first step of a run that is not resumed."""
+        if self.settings.whiten:
+            whiten(self.agent, self.settings.environment, envs=self.settings.envs, seed=self.settings.seed)
+            self.actor.agent.load_state_dict(self.agent.state_dict())
 
     def play(self, run: Run, stop: Stop | None = None) -> Iterator[dict[str, float]]:
         """Act and learn until the steps are done; gives metrics every so often, and saves checkpoints."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ from foveate.errors import RequestError
 class Kind(NamedTuple):
     """A network and its settings."""
 
-    network: type[AgentNetwork]
+    network: Callable[..., AgentNetwork]
+    """Made of an observation, a number of actions and settings."""
     settings: type[Any]
     fixed: Mapping[str, Any] = {}
     """What the name alone says of them."""
@@ -38,7 +39,7 @@ MODELS: Mapping[str, Kind] = {
 }
 
 
-ON_SMALL_SCREENS: Mapping[type[AgentNetwork], dict[str, Any]] = {
+ON_SMALL_SCREENS: Mapping[Callable[..., AgentNetwork], dict[str, Any]] = {
     S3TA: s3ta.SMALL_SCREEN,
     MaskA3C: mask_a3c.SMALL_SCREEN,
 }

@@ -19,7 +19,6 @@ from foveate.agents.models.interface import (
     State,
     recall,
     reset,
-    scale,
 )
 
 
@@ -64,7 +63,7 @@ class Residual(AgentNetwork):
     def forward(
         self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
-        x = flat(scale(inputs.observation))
+        x = flat(self.scale(inputs.observation))
         for section in self.sections:
             x = section(x)
         out = torch.relu(self.top(torch.relu(x).flatten(1))).unflatten(0, inputs.done.shape)

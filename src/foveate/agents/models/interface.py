@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.agents.models.grid import Grid
+from foveate.agents.models.screen import Scaled
 
 State = Mapping[str, Tensor]
 """What a network carries from step to step, by name; the first axis of every tensor is the environment."""
@@ -22,7 +23,8 @@ class AgentInputs:
     """What an agent is shown: T steps of B environments."""
 
     observation: Shaped[Tensor, "time envs channels height width"]
-    """uint8 is scaled to [0, 1], and normalised where the network does that; floating point is taken as it is."""
+    """uint8 is scaled to [0, 1], and normalised where the network does that; floating point is taken as it is, but
+    whitened where that was asked for."""
     reward: Float[Tensor, "time envs"]
     """The clipped reward that led to the observation."""
     action: Int64[Tensor, "time envs"]
@@ -97,6 +99,11 @@ class AgentNetwork(nn.Module, ABC):
     grid: Grid
     """Where the cells of its maps lie on the observation."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scaled()
+        """What it makes of an observation first."""
+
     @abstractmethod
     def initial_state(self, envs: int) -> dict[str, Tensor]:
         """Nothing remembered."""
@@ -136,11 +143,6 @@ def repeated(inputs: AgentInputs, observation: Shaped[Tensor, "time n channels h
 def reset(done: Bool[Tensor, " envs"], *memory: Tensor) -> tuple[Tensor, ...]:
     """Forget, where an episode begins. THE reset: every network calls it before it uses what it remembers."""
     return tuple(m.masked_fill(done.view(-1, *[1] * (m.dim() - 1)), 0) for m in memory)
-
-
-def scale(observation: Shaped[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    """Bytes to [0, 1]; floating point as it is."""
-    return observation.float() / 255 if observation.dtype == torch.uint8 else observation
 
 
 def recall(inputs: AgentInputs, actions: int) -> Float[Tensor, "time envs recalled"]:

@@ -19,7 +19,6 @@ from foveate.agents.models.interface import (
     Attention,
     Edit,
     State,
-    scale,
 )
 
 DECAY = 0.9999
@@ -86,7 +85,7 @@ class MaskA3C(AgentNetwork):
     def forward(
         self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
-        frames = scale(inputs.observation)
+        frames = self.scale(inputs.observation)
         statistics: dict[str, Tensor] = {}
         if self.settings.normalise:
             known = {name: state[name] for name in ("frame_mean", "frame_deviation", "frames")}

@@ -24,7 +24,6 @@ from foveate.agents.models.interface import (
     WhatIf,
     recall,
     reset,
-    scale,
 )
 from foveate.agents.models.local import Layer, Local
 from foveate.agents.models.spatial_basis import spatial_basis
@@ -152,7 +151,7 @@ class S3TA(AgentNetwork):
 
     def what_if(self, inputs: AgentInputs, state: State) -> WhatIf:
         """Only where a patch reaches is anything computed; what the patches have in common, once for all."""
-        near = Local(self._layers(), scale(inputs.observation[0]))
+        near = Local(self._layers(), self.scale(inputs.observation[0]))
         hidden, cell, core, core_cell = reset(
             inputs.done[0], *(state[name] for name in ("vision", "vision_cell", "core", "core_cell"))
         )
@@ -163,7 +162,7 @@ class S3TA(AgentNetwork):
 
         def told(patches: Tensor, top: int, left: int) -> AgentOutput:
             count = len(patches)
-            gates, (down, across) = near(scale(patches), top, left)
+            gates, (down, across) = near(self.scale(patches, top, left), top, left)
             seen, _ = self.memory.advance(gates.add_(before[:, :, down, across]), cell[:, :, down, across])
             keys = usual[:, : self.settings.keys].expand(count, -1, -1, -1).clone(memory_format=torch.contiguous_format)
             keys[:, :, down, across] = seen[:, : self.settings.keys]
@@ -223,7 +222,7 @@ class S3TA(AgentNetwork):
 
     def _see(self, inputs: AgentInputs, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The vision core over the whole unroll: keys, values (equation 1, cells in one axis), and its state."""
-        x = flat(scale(inputs.observation))
+        x = flat(self.scale(inputs.observation))
         for conv in self.convolutions:
             x = torch.relu(conv(x))
         x = x.unflatten(0, inputs.done.shape)
