@@ -3,8 +3,8 @@
     python training/curves.py RUNS --output DIRECTORY
 
 RUNS holds run directories of `foveate agent train`, named MODEL-SEED. Writes curves.png and curves.md: the mean return
-of the games that ended in each tenth of the training, averaged over seeds, and of each seed. All runs count up to the
-steps of the shortest.
+of the games that ended in each tenth of the training, averaged over seeds, and of each seed. The seeds of a model count
+up to the steps of the shortest of them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,17 @@ def main() -> None:
     }
     if not metrics:
         parser.error(f"there are no runs in {options.runs}")
-    last = min(rows[-1]["step"] for rows in metrics.values())
-    runs = defaultdict(list)
+    seeds = defaultdict(list)
     for name, rows in metrics.items():
-        runs[name.rpartition("-")[0]].append(parts_of([row for row in rows if row["step"] <= last]))
+        seeds[name.rpartition("-")[0]].append(rows)
+    ends = {model: min(rows[-1]["step"] for rows in runs) for model, runs in seeds.items()}
+    runs = {
+        model: [parts_of([row for row in rows if row["step"] <= ends[model]]) for rows in each]
+        for model, each in seeds.items()
+    }
     options.output.mkdir(parents=True, exist_ok=True)
     draw(runs).savefig(options.output / "curves.png", dpi=130)
-    write_atomically(options.output / "curves.md", table(runs, int(last)))
+    write_atomically(options.output / "curves.md", table(runs, ends))
 
 
 def parts_of(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,13 +76,13 @@ def draw(runs: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> Figure:
     return figure
 
 
-def table(runs: dict[str, list[tuple[np.ndarray, np.ndarray]]], steps: int) -> str:
+def table(runs: dict[str, list[tuple[np.ndarray, np.ndarray]]], steps: dict[str, int]) -> str:
     """Return in the last tenth of the training."""
-    lines = [f"| model | seeds | return in the last tenth of {steps:,} steps | each seed |", "|---|---|---|---|"]
+    lines = ["| model | seeds | steps | return in the last tenth of them | each seed |", "|---|---|---|---|---|"]
     means = {name: [float(returns[-1]) for _, returns in seeds] for name, seeds in runs.items()}
     for name, ends in sorted(means.items(), key=lambda item: -np.mean(item[1])):
         each = ", ".join(f"{end:.1f}" for end in ends)
-        lines.append(f"| {name} | {len(ends)} | {np.mean(ends):.1f} | {each} |")
+        lines.append(f"| {name} | {len(ends)} | {steps[name]:,} | {np.mean(ends):.1f} | {each} |")
     return "\n".join(lines) + "\n"
 
 
