@@ -1,24 +1,23 @@
 #!/bin/sh
-# The players of Atari's Breakout in the package: Mask-A3C, which learns from the game alone, and S3TA, which is taught by
-# it at first. Two and a half hours and an hour on one core each.
+# The Atari players of the package: an hour (Breakout) and an hour and a quarter (Pong) for S3TA on one core each, two and
+# a half hours for Mask-A3C.
 #   training/atari.sh      resumes what was interrupted
 set -eu
 export OMP_NUM_THREADS=1
 
-train() {  # name, then what is different
+train() {  # name, then what it takes
     run=runs/atari/$1
     shift
-    foveate agent train --run "$run" --env Breakout --screen grey --size 64 64 --life-loss-ends --threads 1 --seed 1 \
-        --network $network --algorithm a3c --a3c.epsilon 1e-5 --a3c.no-amsgrad --a3c.anneal --resume "$@"
-    for how in --sample "--sticky 0.25" ""; do
-        foveate agent evaluate --agent "$run/agent" --episodes 100 --parallel 50 --seed 1 $how
+    foveate agent train --run "$run" --threads 1 --seed 1 --resume "$@"
+    for how in "--sticky 0.25" ""; do
+        foveate agent evaluate --agent "$run/agent" --episodes 50 --parallel 50 --seed 1 $how
     done
 }
 
-network='memory=32 convolutions=[16,32,32]'
-train mask-a3c --model mask-a3c --a3c.unroll 8 --a3c.learning-rate 3e-4 --a3c.clip-norm 4 --steps 2380000
-network='memory=32 convolutions=[[4,2,16],[4,2,32],[3,2,32]] heads=16 normalise_answers=false'
-train s3ta --model s3ta --a3c.unroll 10 --a3c.learning-rate 5e-4 --a3c.clip-norm 20 --steps 850000 \
-    --teacher.agent runs/atari/mask-a3c/agent --teacher.cost 5 --teacher.steps 350000 --teacher.temperature 0.25
+train breakout-s3ta --preset atari --env Breakout --steps 1000000
+train pong-s3ta --preset atari --env Pong --steps 1400000
+train breakout-mask-a3c --env Breakout --model mask-a3c --network memory=32 'convolutions=[16,32,32]' --screen grey \
+    --size 64 64 --life-loss-ends --algorithm a3c --a3c.unroll 8 --a3c.learning-rate 3e-4 --a3c.epsilon 1e-5 \
+    --a3c.no-amsgrad --a3c.clip-norm 4 --a3c.anneal --steps 2380000
 
-for model in mask-a3c s3ta; do python training/pack.py "runs/atari/$model" "breakout-$model"; done
+for name in breakout-s3ta pong-s3ta breakout-mask-a3c; do python training/pack.py "runs/atari/$name" "$name"; done

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from foveate.run import write_atomically
 
 PARTS = 10
+FEW = 5
+"""As many models are told apart in one panel."""
 
 
 def main() -> None:
@@ -57,9 +59,9 @@ def parts_of(rows: list[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(runs: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> Figure:
-    """S3TA and its ablations in one panel, all else in another: ten curves in one are a thicket."""
+    """Many: S3TA and its ablations in one panel, all else in another; ten curves in one are a thicket."""
     families = [[name for name in runs if name.startswith("s3ta") is attentive] for attentive in (True, False)]
-    families = [names for names in families if names]
+    families = [names for names in families if names] if len(runs) > FEW else [list(runs)]
     figure = Figure(figsize=(2 + 4.5 * len(families), 4.5), layout="constrained")
     [panels] = figure.subplots(1, len(families), sharey=True, squeeze=False)
     for axes, names in zip(panels, families, strict=True):
