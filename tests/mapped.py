@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
-from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Attention, Edit, State, scale
+from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentOutput, Attention, Edit, State
 from foveate.agents.models.mask_a3c import MaskA3C
 
 UP = 1
@@ -27,7 +27,7 @@ class ByMap(MaskA3C):
         self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
         shape = inputs.done.shape
-        chicken = scale(inputs.observation)[:, :, 0].flatten(0, 1)
+        chicken = self.scale(inputs.observation)[:, :, 0].flatten(0, 1)
         mask = (0.1 + 0.8 * chicken)[:, None].expand(-1, 2, -1, -1)
         maps = edit.maps(mask)
         up = self.reads(mask[:, 0] if self.ignores else maps[:, 0])

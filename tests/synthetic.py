@@ -18,7 +18,6 @@ from foveate.agents.models.interface import (
     Attention,
     Edit,
     State,
-    scale,
 )
 
 BALL = 1
@@ -54,7 +53,7 @@ class LooksAtOneSprite(AgentNetwork):
     def forward(
         self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
-        seen = scale(inputs.observation)
+        seen = self.scale(inputs.observation)
         ball = seen[:, :, BALL]
         near = self.near @ (ball > 0.5).float() @ self.near.T + 1e-6
         maps = edit.maps((near / near.sum((2, 3), keepdim=True)).flatten(0, 1)[:, None]).unflatten(0, ball.shape[:2])

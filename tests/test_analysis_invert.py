@@ -164,6 +164,8 @@ class TestGames:
         part = ratio(few, many)
         assert part is not None and part.mean == 0.5 and 0.25 <= part.low < 0.5 < part.high <= 0.75
         assert ratio(many, Played((-1.0, 1.0, 3.0), (1,) * 3, (False,) * 3)) is None
+        # Pong's -20 is not 217% less than its 17.
+        assert ratio(Played((-20.0, -21.0, -20.0), (1,) * 3, (False,) * 3), many) is None
         twice = torch.rand(30, 1, generator=rng()) + 1
         exact = bootstrap_ratio(torch.cat([2 * twice, twice], 1), rng())
         assert (exact.mean, exact.low, exact.high) == pytest.approx((2, 2, 2))

@@ -31,7 +31,6 @@ from foveate.agents.models.interface import (
     Attention,
     Edit,
     State,
-    scale,
 )
 from foveate.agents.trace import record
 from foveate.cli import main
@@ -66,7 +65,7 @@ class HangsOnTwoCells(AgentNetwork):
     def forward(
         self, inputs: AgentInputs, state: State, observe: bool = False, edit: Edit = AS_IT_IS
     ) -> tuple[AgentOutput, dict[str, Tensor]]:
-        pixels = scale(inputs.observation)[0, :, 0].flatten(1)
+        pixels = self.scale(inputs.observation)[0, :, 0].flatten(1)
         cells = PAIRS[state["pair"]]
         lit = pixels.gather(1, cells).sum(1)
         logits = 5 * torch.stack([lit, torch.full_like(lit, 0.7)], 1)[None]

@@ -268,8 +268,11 @@ def difference(a: Played, b: Played) -> Interval:
 
 
 def ratio(a: Played, b: Played) -> Interval | None:
-    """a's mean score as a part of b's, games drawn in pairs; None where b's may be zero or less, which has no parts."""
-    if mean(b).low <= 0:
+    """a's mean score as a part of b's, games drawn in pairs.
+
+    None where b's may be zero or less, which has no parts, or where a score is below zero (Pong), which is no part.
+    """
+    if mean(b).low <= 0 or min(*a.scores, *b.scores) < 0:
         return None
     return bootstrap_ratio(column(a, b), torch.Generator().manual_seed(0))
 
