@@ -20,7 +20,7 @@ from foveate.agents.envs import open_environments
 from foveate.agents.games import EnvironmentSettings
 from foveate.agents.models import MODELS
 from foveate.agents.models.interface import AgentInputs, AgentNetwork
-from foveate.agents.models.screen import Whitened
+from foveate.agents.models.scaling import Whitened
 from foveate.agents.training import Trainer, TrainSettings, train
 from foveate.agents.whitening import usual
 

@@ -16,7 +16,7 @@ from foveate import hub
 from foveate.agents.games import EnvironmentSettings, atari_name, published_mask_a3c
 from foveate.agents.models import build, settings_of
 from foveate.agents.models.interface import AS_IT_IS, AgentInputs, AgentNetwork, AgentOutput, Edit, State
-from foveate.agents.models.screen import Whitened
+from foveate.agents.models.scaling import Whitened
 from foveate.errors import RequestError
 from foveate.hub import SafeHubMixin
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.envs import VectorEnvironment, open_environments
 from foveate.agents.games import EnvironmentSettings
-from foveate.agents.models.screen import Scaled, Whitened
+from foveate.agents.models.scaling import Scaled, Whitened
 
 STEPS = 8_192
 """Of all environments together."""

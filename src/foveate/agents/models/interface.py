@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.agents.models.grid import Grid
-from foveate.agents.models.screen import Scaled
+from foveate.agents.models.scaling import Scaled
 
 State = Mapping[str, Tensor]
 """What a network carries from step to step, by name; the first axis of every tensor is the environment."""
