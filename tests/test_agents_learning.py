@@ -28,6 +28,7 @@ from foveate.agents.envs import VectorStep
 from foveate.agents.games import EnvironmentSettings, parse_options
 from foveate.agents.impala import ImpalaSettings
 from foveate.agents.learner import backward, optimiser_of, update
+from foveate.agents.models import build
 from foveate.agents.rms_prop import TensorFlowRMSProp
 from foveate.agents.rollout import Actor, Unroll
 from foveate.agents.screens import Box
@@ -648,6 +649,20 @@ def test_minatar_s_preset_is_where_flags_start_from(tmp_path: Path) -> None:
     assert (settings["algorithm"], learner["learning_rate"], learner["anneal"]) == ("a3c", 1e-3, True)
     assert (learner["clip_norm"], learner["entropy_cost"], settings["steps"]) == (2, 0.02, 160)
     assert PlayingAgent.load(tmp_path / "run" / "agent").network.settings.memory == 24
+
+
+def test_atari_s_preset_is_of_whitened_grey_screens_and_a_network_for_them(tmp_path: Path) -> None:
+    from foveate.agents.training import atari
+
+    said = atari(small(tmp_path))
+    assert (said.whiten, said.algorithm, said.environment.screen, said.environment.size) == (
+        True,
+        "a3c",
+        "grey",
+        (64, 64),
+    )
+    network = build("s3ta", (1, *said.environment.size), 4, parse_options(said.network))
+    assert (network.grid.height, network.grid.width, len(network.heads)) == (8, 8, 8)
 
 
 def test_the_paper_s_learner(tmp_path: Path) -> None:
