@@ -9,23 +9,24 @@ pytest.importorskip("minatar", reason="needs the extra `agents`")
 from foveate.agents.agent import EMBEDDED, PlayingAgent, embedded_players
 from foveate.agents.evaluation import EvaluationSettings, evaluate_agent
 
-RANDOM = {"MinAtar/Breakout-v1": 0.4, "MinAtar/SpaceInvaders-v1": 4.2, "Breakout": 1.7}
-"""What random play scores (a thousand games of MinAtar's; the table of human-normalised scores has Atari's)."""
+LEAST = {"MinAtar/Breakout-v1": 0.8, "MinAtar/SpaceInvaders-v1": 8.4, "Breakout": 3.4, "Pong": 0.0}
+"""What must be scored within 300 steps: twice what random play scores in whole games (a thousand of MinAtar's; the
+table of human-normalised scores has Atari's). In Pong random play is behind by then."""
 
 
 def test_both_kinds_are_there_for_atari_and_minatar() -> None:
     players = [PlayingAgent.load(name) for name in embedded_players()]
     games = {model: {p.environment.env for p in players if p.model == model} for model in ("s3ta", "mask-a3c")}
-    assert games["s3ta"] == set(RANDOM) and games["mask-a3c"] == {"MinAtar/SpaceInvaders-v1", "Breakout"}
+    assert games["s3ta"] == set(LEAST) and games["mask-a3c"] == {"MinAtar/SpaceInvaders-v1", "Breakout"}
 
 
 @pytest.mark.parametrize("name", embedded_players())
 def test_it_plays_far_better_than_chance(name: str) -> None:
     agent = PlayingAgent.load(name)
-    if agent.environment.env == "Breakout":
+    if not agent.environment.env.startswith("MinAtar/"):
         pytest.importorskip("ale_py", reason="needs the extra `agents`")
     settings = EvaluationSettings(agent=name, episodes=16, parallel=16, max_steps=300, seed=5)
-    assert evaluate_agent(agent, settings).interval.low > 2 * RANDOM[agent.environment.env]
+    assert evaluate_agent(agent, settings).interval.low > LEAST[agent.environment.env]
 
 
 @pytest.mark.parametrize("name", embedded_players())
