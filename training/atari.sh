@@ -1,5 +1,5 @@
 #!/bin/sh
-# The Atari players of the package: an hour (Breakout) and an hour and a quarter (Pong) for S3TA on one core each, two and
+# The Atari players of the package: an hour (Breakout) and an hour and a half (Pong) for S3TA on one core each, two and
 # a half hours for Mask-A3C.
 #   training/atari.sh      resumes what was interrupted
 set -eu
@@ -9,8 +9,8 @@ train() {  # name, then what it takes
     run=runs/atari/$1
     shift
     foveate agent train --run "$run" --threads 1 --seed 1 --resume "$@"
-    for how in "--sticky 0.25" ""; do
-        foveate agent evaluate --agent "$run/agent" --episodes 50 --parallel 50 --seed 1 $how
+    for how in "--seed 1 --sticky 0.25" "--seed 2"; do
+        foveate agent evaluate --agent "$run/agent" --episodes 50 --parallel 50 $how
     done
 }
 
