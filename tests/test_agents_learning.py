@@ -652,7 +652,7 @@ def test_minatar_s_preset_is_where_flags_start_from(tmp_path: Path) -> None:
 
 
 def test_atari_s_preset_is_of_whitened_grey_screens_and_a_network_for_them(tmp_path: Path) -> None:
-    from foveate.agents.training import atari
+    from foveate.agents.presets import atari
 
     said = atari(small(tmp_path))
     assert (said.whiten, said.algorithm, said.environment.screen, said.environment.size) == (
@@ -667,7 +667,7 @@ def test_atari_s_preset_is_of_whitened_grey_screens_and_a_network_for_them(tmp_p
 
 def test_the_paper_s_learner(tmp_path: Path) -> None:
     """Appendix A.1, by the flag."""
-    from foveate.agents.training import paper
+    from foveate.agents.presets import paper
 
     settings = paper(small(tmp_path))
     said = settings.impala

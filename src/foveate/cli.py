@@ -254,7 +254,8 @@ def _import_mask_a3c(program: str, words: list[str]) -> int:
 
 def _train_player(program: str, words: list[str]) -> int:
     from foveate.agents.games import EnvironmentSettings
-    from foveate.agents.training import PRESETS, TrainSettings, train
+    from foveate.agents.presets import PRESETS
+    from foveate.agents.training import TrainSettings, train
 
     preset, words = _preset(words, PRESETS)
     start = {}
