@@ -223,8 +223,9 @@ class Trainer:
 
     def begin(self) -> None:
         """What there is to do before the first step of a run that is not resumed."""
-        if self.settings.whiten:
-            whiten(self.agent, self.settings.environment, envs=self.settings.envs, seed=self.settings.seed)
+        x = self.settings
+        if x.whiten:
+            whiten(self.agent, x.environment, envs=x.envs, seed=x.seed, threads=x.threads)
             self.actor.agent.load_state_dict(self.agent.state_dict())
 
     def play(self, run: Run, stop: Stop | None = None) -> Iterator[dict[str, float]]:

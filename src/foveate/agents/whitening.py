@@ -17,10 +17,10 @@ STEPS = 8_192
 """Of all environments together."""
 
 
-def whiten(agent: PlayingAgent, environment: EnvironmentSettings, *, envs: int, seed: int) -> None:
+def whiten(agent: PlayingAgent, environment: EnvironmentSettings, *, envs: int, seed: int, threads: int = 0) -> None:
     """Let an agent that was made to be whitened know what its screens usually are."""
     assert isinstance(agent.network.scale, Whitened)
-    with closing(open_environments(environment, envs)) as games:
+    with closing(open_environments(environment, envs, threads=threads)) as games:
         agent.network.scale.measure(*usual(games, seed=seed))
 
 
