@@ -224,7 +224,7 @@ def test_an_unknown_command_lists_the_known_ones(run, words: list[str]) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_finished_is_kept_and_resume_goes_on(run, model, tmp_path: Path, monkeypatch, sent) -> None:
-    texts = [TEXTS[i % 5] + " joy" * (i % 7) for i in range(80)]
+    texts = [TEXTS[i % 5] + " joy" * (i % 7) for i in range(48)]
     source, output = corpus(tmp_path / "in.jsonl", texts), tmp_path / "out.jsonl"
     options = ["--model", model, "--output", str(output), *FAST]
     # The first 40 lines come through a pipe that stays open: it waits for more, and that is when it is interrupted.

@@ -23,9 +23,11 @@ def test_both_kinds_are_there_for_atari_and_minatar() -> None:
 @pytest.mark.parametrize("name", embedded_players())
 def test_it_plays_far_better_than_chance(name: str) -> None:
     agent = PlayingAgent.load(name)
+    games = 16
     if not agent.environment.env.startswith("MinAtar/"):
         pytest.importorskip("ale_py", reason="needs the extra `agents`")
-    settings = EvaluationSettings(agent=name, episodes=16, parallel=16, max_steps=300, seed=5)
+        games = 6  # its screens take long, and its scores are far from chance
+    settings = EvaluationSettings(agent=name, episodes=games, parallel=games, max_steps=300, seed=5)
     assert evaluate_agent(agent, settings).interval.low > LEAST[agent.environment.env]
 
 
