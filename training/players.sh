@@ -1,6 +1,6 @@
 #!/bin/sh
-# The players of MinAtar in the package: S3TA on Breakout, half an hour on one core, and S3TA and Mask-A3C on Space
-# Invaders, with larger networks and less good a learner, about an hour each.
+# The players of MinAtar in the package: S3TA on Breakout and on Freeway, half an hour on one core each, and S3TA and
+# Mask-A3C on Space Invaders, with larger networks and less good a learner, about an hour each.
 #   training/players.sh      resumes what was interrupted
 set -eu
 export OMP_NUM_THREADS=1
@@ -8,6 +8,10 @@ export OMP_NUM_THREADS=1
 foveate agent train --run runs/players/breakout --preset minatar --env MinAtar/Breakout-v1 --model s3ta --threads 1 \
     --log-every 20000 --steps 1100000 --seed 1 --resume
 python training/pack.py runs/players/breakout minatar-breakout-s3ta
+
+foveate agent train --run runs/players/freeway --preset minatar --env MinAtar/Freeway-v1 --whiten --envs 32 \
+    --a3c.unroll 20 --a3c.entropy-cost 0.002 --threads 1 --steps 800000 --seed 1 --resume
+python training/pack.py runs/players/freeway minatar-freeway-s3ta
 
 train() {  # name, then what is different
     name=$1
