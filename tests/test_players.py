@@ -10,6 +10,7 @@ from foveate.agents.agent import EMBEDDED, PlayingAgent, embedded_players
 from foveate.agents.evaluation import EvaluationSettings, evaluate_agent
 
 LEAST = {
+    "MinAtar/Asterix-v1": 0.9,
     "MinAtar/Breakout-v1": 0.8,
     "MinAtar/Freeway-v1": 0.4,
     "MinAtar/SpaceInvaders-v1": 8.4,

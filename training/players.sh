@@ -1,6 +1,6 @@
 #!/bin/sh
-# The players of MinAtar in the package: S3TA on Breakout and on Freeway, half an hour on one core each, and S3TA and
-# Mask-A3C on Space Invaders, with larger networks and less good a learner, about an hour each.
+# The players of MinAtar in the package: S3TA on Breakout and on Freeway, half an hour on one core each, on Asterix, two
+# hours and a half, and S3TA and Mask-A3C on Space Invaders, with larger networks and less good a learner, about an hour each.
 #   training/players.sh      resumes what was interrupted
 set -eu
 export OMP_NUM_THREADS=1
@@ -12,6 +12,11 @@ python training/pack.py runs/players/breakout minatar-breakout-s3ta
 foveate agent train --run runs/players/freeway --preset minatar --env MinAtar/Freeway-v1 --whiten --envs 32 \
     --a3c.unroll 20 --a3c.entropy-cost 0.002 --threads 1 --steps 800000 --seed 1 --resume
 python training/pack.py runs/players/freeway minatar-freeway-s3ta
+
+foveate agent train --run runs/players/asterix --preset minatar --env MinAtar/Asterix-v1 --whiten --envs 32 \
+    --a3c.unroll 20 --a3c.entropy-cost 0.005 --a3c.gae-lambda 0.95 --a3c.learning-rate 5e-4 \
+    --network memory=40 'convolutions=[[3,1,32]]' --threads 1 --steps 3200000 --seed 1 --resume
+python training/pack.py runs/players/asterix minatar-asterix-s3ta
 
 train() {  # name, then what is different
     name=$1
