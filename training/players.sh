@@ -1,33 +1,27 @@
 #!/bin/sh
 # The players of MinAtar in the package: S3TA on Breakout and on Freeway, half an hour on one core each, on Asterix, two
-# hours and a half, and S3TA and Mask-A3C on Space Invaders, with larger networks and less good a learner, about an hour each.
+# hours and a half, and S3TA and Mask-A3C on Space Invaders, with larger networks and less good a learner, about an hour
+# each.
 #   training/players.sh      resumes what was interrupted
 set -eu
 export OMP_NUM_THREADS=1
 
-foveate agent train --run runs/players/breakout --preset minatar --env MinAtar/Breakout-v1 --model s3ta --threads 1 \
-    --log-every 20000 --steps 1100000 --seed 1 --resume
-python training/pack.py runs/players/breakout minatar-breakout-s3ta
-
-foveate agent train --run runs/players/freeway --preset minatar --env MinAtar/Freeway-v1 --whiten --envs 32 \
-    --a3c.unroll 20 --a3c.entropy-cost 0.002 --threads 1 --steps 800000 --seed 1 --resume
-python training/pack.py runs/players/freeway minatar-freeway-s3ta
-
-foveate agent train --run runs/players/asterix --preset minatar --env MinAtar/Asterix-v1 --whiten --envs 32 \
-    --a3c.unroll 20 --a3c.entropy-cost 0.005 --a3c.gae-lambda 0.95 --a3c.learning-rate 5e-4 \
-    --network memory=40 'convolutions=[[3,1,32]]' --threads 1 --steps 3200000 --seed 1 --resume
-python training/pack.py runs/players/asterix minatar-asterix-s3ta
-
-train() {  # name, then what is different
+train() {  # name, then what it takes
     name=$1
     shift
-    foveate agent train --run "runs/players/$name" --env MinAtar/SpaceInvaders-v1 --threads 1 --log-every 20000 \
-        --network $network --resume "$@"
+    foveate agent train --run "runs/players/$name" --threads 1 --resume "$@"
+    python training/pack.py "runs/players/$name" "minatar-$name"
 }
 
-network='memory=32 query_units=[256,128] answer_units=[512,256] core=256 output=128 normalise_answers=true'
-train s3ta --model s3ta --impala.learning-rate 5e-4 --steps 1000000
-network='memory=32 convolutions=[32,32,64]'
-train mask-a3c --model mask-a3c --algorithm a3c --a3c.learning-rate 5e-4 --a3c.entropy-cost 0.02 --steps 500000
-
-for name in s3ta mask-a3c; do python training/pack.py "runs/players/$name" "minatar-space-invaders-$name"; done
+train breakout-s3ta --preset minatar --env MinAtar/Breakout-v1 --log-every 20000 --steps 1100000 --seed 1
+train freeway-s3ta --preset minatar --env MinAtar/Freeway-v1 --whiten --envs 32 --a3c.unroll 20 \
+    --a3c.entropy-cost 0.002 --steps 800000 --seed 1
+train asterix-s3ta --preset minatar --env MinAtar/Asterix-v1 --whiten --envs 32 --a3c.unroll 20 \
+    --a3c.entropy-cost 0.005 --a3c.gae-lambda 0.95 --a3c.learning-rate 5e-4 \
+    --network memory=40 'convolutions=[[3,1,32]]' --steps 3200000 --seed 1
+train space-invaders-s3ta --env MinAtar/SpaceInvaders-v1 --log-every 20000 --network memory=32 \
+    'query_units=[256,128]' 'answer_units=[512,256]' core=256 output=128 normalise_answers=true \
+    --impala.learning-rate 5e-4 --steps 1000000
+train space-invaders-mask-a3c --env MinAtar/SpaceInvaders-v1 --log-every 20000 --model mask-a3c \
+    --network memory=32 'convolutions=[32,32,64]' --algorithm a3c --a3c.learning-rate 5e-4 --a3c.entropy-cost 0.02 \
+    --steps 500000

@@ -3,6 +3,7 @@
     python training/where_it_ends.py AGENT [--steps 1500] [--games 64] [--greedy]
 
 It plays, and looks at the last screen of each game: in which column the player was, and what was about to hit it.
+Games that go on when it stops are not counted, so short ones count for more; scores are `foveate agent evaluate`'s.
 """
 
 from __future__ import annotations
@@ -17,25 +18,17 @@ from torch import Tensor
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.envs import open_environments
+from foveate.agents.objects import channel_names
 from foveate.agents.player import Player
 
 COLUMNS = 10
 
-PLAYER, ALIENS, BULLETS = 0, 1, 5
-"""Channels of the screen; those below the player's are Space Invaders'."""
 
-
-def column(screen: Bool[Tensor, "channels 10 10"]) -> int:
-    return int(screen[PLAYER].any(0).int().argmax())
-
-
-def ending(screen: Bool[Tensor, "channels 10 10"]) -> str:
-    """What is about to end a game of Space Invaders."""
-    aliens = screen[ALIENS]
+def ending(aliens: Bool[Tensor, "10 10"], bullets: Bool[Tensor, "10 10"], column: int) -> str:
+    """What is about to end a game of Space Invaders: aliens in the two lowest rows, else a bullet at the cannon."""
     if aliens[-2:].any():
         return f"{int(aliens.sum())} aliens landing" if aliens.sum() > 2 else "the last one or two aliens landing"
-    near = slice(max(0, column(screen) - 1), column(screen) + 2)
-    return "a bullet" if screen[BULLETS, -2:, near].any() else "other"
+    return "a bullet" if bullets[-2:, max(0, column - 1) : column + 2].any() else "other"
 
 
 def main() -> None:
@@ -46,29 +39,30 @@ def main() -> None:
     parser.add_argument("--greedy", action="store_true")
     options = parser.parse_args()
     agent = PlayingAgent.load(options.agent)
-    game = agent.environment.env.removeprefix("MinAtar/").partition("-")[0]
-    if game not in ("Asterix", "SpaceInvaders"):
+    invaders = agent.environment.env.startswith("MinAtar/SpaceInvaders")
+    if not invaders and not agent.environment.env.startswith("MinAtar/Asterix"):
         parser.error(f"it knows MinAtar's Asterix and Space Invaders, not {agent.environment.env}")
     player = Player(agent, options.games, sample=not options.greedy, seed=0)
-    been, died, ends, returns = torch.zeros(COLUMNS), Counter[int](), Counter[str](), list[Tensor]()
+    channel = {name: n for n, name in enumerate(channel_names(agent.environment))}
+    been, died, ends = torch.zeros(COLUMNS), Counter[int](), Counter[str]()
     with closing(open_environments(agent.environment, options.games)) as games:
         step = games.reset(0)
         for _ in range(options.steps):
             screens = step.observation > 0
-            been += screens[:, PLAYER].any(1).sum(0)
+            player_at = screens[:, channel["cannon" if invaders else "player"]].any(1)
+            been += player_at.sum(0)
             step = games.step(player.act(step)[0])
-            returns.append(step.episode_return[step.over])
-            for screen in screens[step.done]:
-                died[column(screen)] += 1
-                if game == "SpaceInvaders":
-                    ends[ending(screen)] += 1
-    scores = torch.cat(returns)
-    print(f"{len(scores)} games, mean return {float(scores.mean()):.1f}")
+            for screen, column in zip(screens[step.over], player_at[step.over].int().argmax(1).tolist(), strict=True):
+                died[column] += 1
+                if invaders:
+                    ends[ending(screen[channel["alien"]], screen[channel["enemy bullet"]], column)] += 1
+    played = died.total()
+    print(f"{played} games")
     print("column  time  ends")
     for n, share in enumerate((been / been.sum()).tolist()):
-        print(f"{n:6}  {share:4.0%}  {died[n] / len(scores):4.0%}")
+        print(f"{n:6}  {share:4.0%}  {died[n] / played:4.0%}")
     for what, count in ends.most_common():
-        print(f"{count / len(scores):4.0%}  {what}")
+        print(f"{count / played:4.0%}  {what}")
 
 
 if __name__ == "__main__":
