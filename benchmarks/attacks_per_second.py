@@ -21,7 +21,8 @@ from texts_per_second import TEXTS, Run, measure, table
 
 from foveate import Attacker
 from foveate.errors import RequestError
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Text
 from foveate.text.inputs import read_texts
 from foveate.text.opponents import Resources, attack, missing
 from foveate.text.opponents.loading import drawn, nltk_data, textattack

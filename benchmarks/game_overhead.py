@@ -24,7 +24,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from foveate.masking.game import MaskingGame
 from foveate.masking.goal import Explain
 from foveate.text.agent import Agent, embedded_agents
-from foveate.text.classifier import EMBEDDED, Text, TextClassifier
+from foveate.text.classifier import EMBEDDED, TextClassifier
+from foveate.text.encoded import Text
 from foveate.text.features import token_features
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Text
 from foveate.text.explainer import Explainer
 from foveate.text.inputs import read_texts
 

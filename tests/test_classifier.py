@@ -11,7 +11,8 @@ from conftest import DECODERS, FAMILIES, PAIRS, TEXTS
 from torch import Tensor
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Encoded, TextClassifier, _checked
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Encoded, _checked
 
 BOTH = [*TEXTS, *PAIRS]
 ODD = "  Dirty, unhappy\u00e9  x\n\u65e5\u672c \U0001f600 end "

@@ -14,8 +14,9 @@ import foveate
 from foveate.errors import RequestError
 from foveate.masking.probe import Prediction
 from foveate.text.attacker import Attacker
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
 from foveate.text.corpus import ExplainRows, resume, work
+from foveate.text.encoded import Text
 from foveate.text.explainer import Explainer, refusal
 from foveate.text.explanation import Explanation, save
 from foveate.text.inputs import BadRow, Row

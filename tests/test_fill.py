@@ -23,7 +23,8 @@ from foveate.errors import RequestError
 from foveate.masking.goal import Attack
 from foveate.text.attack_result import AttackResult, apply_edits, masked_result
 from foveate.text.candidates import Slot, delete, like, misspelt, typos, word_spans
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Text
 from foveate.text.fill import Word, edits_of, fill, filler, words_of
 from foveate.text.filling import FillSettings
 from foveate.text.masked_language_model import MaskedLanguageModel, fluent, likely, similar

@@ -18,7 +18,8 @@ from foveate.errors import RequestError
 from foveate.masking.game import MaskingGame, Turn
 from foveate.masking.goal import Attack, Explain
 from foveate.masking.probe import Prediction
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Text
 from foveate.text.probe import Probe
 
 

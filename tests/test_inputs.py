@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Text
+from foveate.text.encoded import Text
 from foveate.text.inputs import BadRow, Columns, Row, read_rows, read_texts
 
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip)

@@ -17,7 +17,8 @@ from foveate.masking import exact, search
 from foveate.masking.goal import Explain
 from foveate.masking.probe import Prediction
 from foveate.text import methods
-from foveate.text.classifier import Encoded, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Encoded
 from foveate.text.explained import explained
 from foveate.text.explanation import Explanation
 from foveate.text.probe import Probe

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Encoded, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Encoded
 from foveate.text.protect import matches, pattern, protected, without_protected
 
 

@@ -31,7 +31,8 @@ from foveate.masking.qnetwork import NetworkSettings
 from foveate.run import Run
 from foveate.text import training
 from foveate.text.agent import Agent
-from foveate.text.classifier import Encoded, Observation, TextClassifier
+from foveate.text.classifier import Observation, TextClassifier
+from foveate.text.encoded import Encoded
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
 from foveate.text.training import Trainer, TrainingSettings, paper, train

@@ -19,7 +19,8 @@ from foveate.bootstrap import bootstrap_means
 from foveate.masking.goal import Explain
 from foveate.run import write_atomically
 from foveate.text.agent import Agent
-from foveate.text.classifier import Encoded, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Encoded
 from foveate.text.explanation import Explanation, load, save
 from foveate.text.inputs import read_texts
 from foveate.text.methods.agent import play

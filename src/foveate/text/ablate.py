@@ -23,8 +23,9 @@ from foveate.run import write_atomically
 from foveate.text import benchmark
 from foveate.text.agent import Agent
 from foveate.text.blind import Sight, blind
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
 from foveate.text.comparison import cell
+from foveate.text.encoded import Text
 from foveate.text.explanation import Explanation, load, save
 from foveate.text.inputs import read_labelled
 from foveate.text.methods.agent import play

@@ -16,7 +16,8 @@ from foveate.masking.goal import Attack, Goal, Task
 from foveate.text import opponents
 from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
-from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
+from foveate.text.classifier import Replacement, TextClassifier
+from foveate.text.encoded import Encoded, Text
 from foveate.text.explainer import Explainer, single
 from foveate.text.fill import filler
 from foveate.text.filling import FillSettings

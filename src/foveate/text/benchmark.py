@@ -26,8 +26,9 @@ from foveate.run import require_wandb, start_wandb, write_atomically
 from foveate.text import opponents
 from foveate.text.agent import Agent
 from foveate.text.attack_result import AttackResult, masked_result
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
+from foveate.text.encoded import Text
 from foveate.text.explainer import find_agent, label_indices
 from foveate.text.explanation import Explanation, read
 from foveate.text.inputs import Columns, read_labelled

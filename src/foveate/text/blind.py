@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.masking.probe import Prediction
-from foveate.text.classifier import Encoded, Observation, TextClassifier
+from foveate.text.classifier import Observation, TextClassifier
+from foveate.text.encoded import Encoded
 
 Sight = Literal["real", "random", "shuffled", "untrained"]
 """What stands for the attention of a classifier: `real`, its own; `random`, matrices drawn anew in every state (a row

@@ -15,7 +15,8 @@ from torch import nn
 from foveate.errors import RequestError
 from foveate.masking.goal import Explain, Goal, Task, check_threshold
 from foveate.text.agent import Agent, embedded_agents, embedded_name
-from foveate.text.classifier import Encoded, Replacement, Text, TextClassifier
+from foveate.text.classifier import Replacement, TextClassifier
+from foveate.text.encoded import Encoded, Text
 from foveate.text.explanation import Explanation
 from foveate.text.inputs import unreadable
 from foveate.text.methods import METHODS, opens, run

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from foveate.text.attack_result import AttackResult, Edit, apply_edits
 from foveate.text.candidates import Candidates, Slot, delete, typos, word_spans
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Text
 from foveate.text.filling import Fill, FillSettings
 from foveate.text.protect import matches, pattern
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Text
+from foveate.text.encoded import Text
 
 SINGLE = ("text", "sentence", "content", "review", "tweet")
 """Columns that are taken for the text, the first that is there."""

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from foveate.text.classifier import Encoded, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Encoded
 from foveate.text.explanation import Explanation
 
 BINS = (1, 5, 10, 20, 50)

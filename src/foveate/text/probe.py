@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from foveate.masking.probe import Prediction
-from foveate.text.classifier import Encoded, Text, TextClassifier
+from foveate.text.classifier import TextClassifier
+from foveate.text.encoded import Encoded, Text
 
 
 class Probe:

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Encoded
+from foveate.text.encoded import Encoded
 
 NEGATIONS = """not no never none nor neither nothing nobody nowhere cannot without hardly scarcely barely rarely seldom
 aint arent cant couldnt didnt doesnt dont hadnt hasnt havent isnt shouldnt wasnt werent wont wouldnt""".split()  # noqa: SIM905

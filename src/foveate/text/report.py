@@ -19,8 +19,9 @@ from foveate.errors import RequestError
 from foveate.run import Run, write_atomically
 from foveate.text.attack_result import AttackResult
 from foveate.text.attacker import Attacker
-from foveate.text.classifier import Text, TextClassifier
+from foveate.text.classifier import TextClassifier
 from foveate.text.corpus import AttackRows, ExplainRows, Item, Worker, resume, work
+from foveate.text.encoded import Text
 from foveate.text.explainer import Explainer
 from foveate.text.explanation import Explanation, open_writer
 from foveate.text.inputs import Columns, Row, read_labelled

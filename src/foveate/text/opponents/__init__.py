@@ -12,7 +12,7 @@ from foveate.errors import RequestError
 from foveate.masking.goal import Attack
 from foveate.masking.record import Record
 from foveate.text.attack_result import AttackResult
-from foveate.text.classifier import Text
+from foveate.text.encoded import Text
 from foveate.text.explained import explained
 from foveate.text.explanation import Explanation, Step
 from foveate.text.opponents import generators

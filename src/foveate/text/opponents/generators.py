@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Text
+from foveate.text.encoded import Text
 from foveate.text.opponents.resources import Resources, generated
 from foveate.text.probe import Probe
 

@@ -19,7 +19,7 @@ from textattack.shared import AttackedText
 from torch import Tensor
 
 from foveate.errors import RequestError
-from foveate.text.classifier import Text
+from foveate.text.encoded import Text
 from foveate.text.opponents import recipes
 from foveate.text.opponents.resources import Resources
 from foveate.text.probe import Probe
