@@ -1,7 +1,6 @@
 #!/bin/sh
 # The players of MinAtar in the package: S3TA on Breakout and on Freeway, half an hour on one core each, on Asterix, two
-# hours and a half, and S3TA and Mask-A3C on Space Invaders, with larger networks and less good a learner, about an hour
-# each.
+# hours and a half, and on Space Invaders, three and a half; Mask-A3C on Space Invaders, about an hour.
 #   training/players.sh      resumes what was interrupted
 set -eu
 export OMP_NUM_THREADS=1
@@ -19,9 +18,9 @@ train freeway-s3ta --preset minatar --env MinAtar/Freeway-v1 --whiten --envs 32 
 train asterix-s3ta --preset minatar --env MinAtar/Asterix-v1 --whiten --envs 32 --a3c.unroll 20 \
     --a3c.entropy-cost 0.005 --a3c.gae-lambda 0.95 --a3c.learning-rate 5e-4 \
     --network memory=40 'convolutions=[[3,1,32]]' --steps 3200000 --seed 1
-train space-invaders-s3ta --env MinAtar/SpaceInvaders-v1 --log-every 20000 --network memory=32 \
-    'query_units=[256,128]' 'answer_units=[512,256]' core=256 output=128 normalise_answers=true \
-    --impala.learning-rate 5e-4 --steps 1000000
+train space-invaders-s3ta --preset minatar --env MinAtar/SpaceInvaders-v1 --whiten --envs 32 --a3c.unroll 20 \
+    --a3c.entropy-cost 0.01 --a3c.gae-lambda 0.95 --a3c.learning-rate 4e-4 \
+    --network memory=40 'convolutions=[[3,1,32]]' --steps 4600000 --seed 1
 train space-invaders-mask-a3c --env MinAtar/SpaceInvaders-v1 --log-every 20000 --model mask-a3c \
     --network memory=32 'convolutions=[32,32,64]' --algorithm a3c --a3c.learning-rate 5e-4 --a3c.entropy-cost 0.02 \
     --steps 500000
