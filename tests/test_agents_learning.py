@@ -443,7 +443,8 @@ class TestResuming:
         same(alone, killed)
 
     def test_what_is_run_may_not_change_but_where_and_how_long_may(self, tmp_path: Path) -> None:
-        train(small(tmp_path, steps=16))
+        train(small(tmp_path / "before", steps=16))
+        tmp_path = (tmp_path / "before").rename(tmp_path / "moved")
         with pytest.raises(RequestError, match="other settings \\(model\\)"):
             train(small(tmp_path, model="s3ta-paper", resume=True))
         train(small(tmp_path, steps=24, overlap=True, log_every=8, resume=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -86,21 +85,6 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"other settings \(rate\)"):
         Run(tmp_path, Settings(rate=0.2), resume=True)
     assert_same(Run(tmp_path, Settings(), resume=True).begin(), 8)
-
-
-def test_a_run_that_was_moved_goes_on(tmp_path: Path) -> None:
-    @dataclass(frozen=True)
-    class Placed(Settings):
-        run: str = ""
-
-    old, new = str(tmp_path / "old"), str(tmp_path / "new")
-    run = Run(old, Placed(run=old))
-    run.begin()
-    run.save(checkpoint(8))
-    shutil.move(old, new)
-    with pytest.raises(RequestError, match=r"other settings \(rate\)"):
-        Run(new, Placed(run=new, rate=0.2), resume=True)
-    assert_same(Run(new, Placed(run=new), resume=True).begin(), 8)
 
 
 def test_a_setting_that_is_newer_than_the_run_had_its_default(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +247,12 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished: Path, place:
     train(settings_in(place, finished, resume=True))
     assert (finished / "agent" / "model.safetensors").read_bytes() == before
     assert [line["step"] for line in metrics_of(finished)] == [20, 40, 60, 64]
+
+
+def test_a_run_that_was_moved_goes_on(finished: Path, place: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(finished, tmp_path / "moved"))
+    train(settings_in(place, moved, resume=True))
+    assert [line["step"] for line in metrics_of(moved)] == [20, 40, 60, 64]
 
 
 # -- what is refused

@@ -55,8 +55,7 @@ class Run:
         wandb: bool = False,
         free: Collection[str] = (),
     ) -> None:
-        """Look whether a run can go on here; nothing is written yet. `free` settings may change on resuming, and so may
-        whichever names the directory.
+        """Look whether a run can go on here; nothing is written yet. `free` settings may change on resuming.
 
         Raises RequestError where the directory holds a run already and `resume` is off, where it was started with
         other settings, or where W&B is asked for and not installed.
@@ -72,9 +71,9 @@ class Run:
                 raise RequestError(
                     f"{self.directory} holds a run already; add --resume to go on with it, or name another"
                 )
-            place = {name for name, value in self._settings.items() if value == str(directory)}  # it may be moved
-            others = _difference(self.settings_file, self._settings, _defaults(settings))
-            differ = ", ".join(name for name in others if name not in place.union(free))
+            differ = ", ".join(
+                n for n in _difference(self.settings_file, self._settings, _defaults(settings)) if n not in free
+            )
             if differ:
                 raise RequestError(f"{self.directory} was started with other settings ({differ}); resume with the same")
         self._wandb = wandb

@@ -96,7 +96,7 @@ class TrainSettings:
 
 
 CHANGEABLE = frozenset(
-    {"steps", "overlap", "workers", "device", "precision", "threads", "log_every", "checkpoint_every", "wandb"}
+    {"run", "steps", "overlap", "workers", "device", "precision", "threads", "log_every", "checkpoint_every", "wandb"}
 )
 """What may differ on resuming: how long and where a run runs, not what it learns."""
 

@@ -73,7 +73,7 @@ class Settings:
     """Go on where an interrupted report into the same directory stopped."""
 
 
-FREE = ("tagger", "resources", "shown", "plots", "threads", "resume")
+FREE = ("output", "tagger", "resources", "shown", "plots", "threads", "resume")
 """Settings that may change when a report is resumed: none of them is of what is found."""
 
 

@@ -153,7 +153,9 @@ def train(settings: TrainingSettings, also: Callable[[Trainer], Mapping[str, flo
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    run = Run(settings.run, replace(settings, resume=False), resume=settings.resume, wandb=settings.wandb)
+    run = Run(
+        settings.run, replace(settings, resume=False), resume=settings.resume, wandb=settings.wandb, free=("run",)
+    )
     # Before the run begins, so that data which cannot be read leaves no run behind that says so for ever.
     trainer = Trainer(settings)
     checkpoint = run.begin()
