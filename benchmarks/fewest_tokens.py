@@ -26,7 +26,7 @@ from foveate.masking.exact import smaller_sets
 from foveate.masking.probe import Prediction
 from foveate.masking.search import ask
 from foveate.text.classifier import TextClassifier
-from foveate.text.explanation import load
+from foveate.text.explanation_files import load
 from foveate.text.probe import Probe
 
 AT_ONCE = 256

@@ -16,7 +16,8 @@ from dataclasses import asdict
 import torch
 
 from foveate.agents.agent import PlayingAgent
-from foveate.agents.analysis.saliency import ATARI, saliency
+from foveate.agents.analysis.blur import ATARI
+from foveate.agents.analysis.saliency_map import saliency
 from foveate.agents.games import EnvironmentSettings, open_game, published_mask_a3c
 from foveate.agents.models.interface import AgentInputs, State, repeated
 

@@ -20,7 +20,7 @@ from foveate.text.ablate import CONDITIONS, Settings, ablate
 from foveate.text.agent import Agent
 from foveate.text.blind import blind
 from foveate.text.classifier import Observation, TextClassifier
-from foveate.text.explanation import load
+from foveate.text.explanation_files import load
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe
 

@@ -18,20 +18,10 @@ pytest.importorskip("minatar", reason="needs the extra `agents`")
 from test_agents_trace import agent_of
 
 from foveate.agents.agent import PlayingAgent
-from foveate.agents.analysis.saliency import (
-    ATARI,
-    MINATAR,
-    Blur,
-    Settings,
-    agreement,
-    analyse,
-    blurred,
-    patches_of,
-    saliency,
-    standard_ranks,
-    to_cells,
-    top_cells,
-)
+from foveate.agents.analysis.agreement import agreement, standard_ranks, top_cells
+from foveate.agents.analysis.blur import ATARI, MINATAR, Blur, blurred
+from foveate.agents.analysis.saliency import Settings, analyse
+from foveate.agents.analysis.saliency_map import patches_of, saliency, to_cells
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.models import build
 from foveate.agents.models.grid import Grid

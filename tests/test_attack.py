@@ -24,7 +24,8 @@ from foveate.text.attacker import Attacker
 from foveate.text.benchmark import Settings, benchmark
 from foveate.text.classifier import TextClassifier
 from foveate.text.corpus import AttackRows, resume
-from foveate.text.explanation import Explanation, load, save
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import load, save
 from foveate.text.filling import FillSettings
 from foveate.text.inputs import Row
 from foveate.text.probe import Probe

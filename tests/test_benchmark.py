@@ -21,7 +21,7 @@ from foveate.text.agent import Agent
 from foveate.text.benchmark import Entry, Settings, benchmark
 from foveate.text.classifier import TextClassifier
 from foveate.text.comparison import Table
-from foveate.text.explanation import load
+from foveate.text.explanation_files import load
 from foveate.text.methods import run
 from foveate.text.probe import Probe
 

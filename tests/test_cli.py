@@ -17,7 +17,7 @@ from conftest import PAIRS, TEXTS
 
 from foveate.cli import main
 from foveate.text.explainer import Explainer
-from foveate.text.explanation import load
+from foveate.text.explanation_files import load
 
 FAST = ("--method", "greedy", "--max-steps", "1", "--threshold", "0.3")
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import TEXTS
 
 from foveate.text.agent import embedded_agents
-from foveate.text.explanation import load
+from foveate.text.explanation_files import load
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

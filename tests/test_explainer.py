@@ -18,7 +18,8 @@ from foveate.text.classifier import TextClassifier
 from foveate.text.corpus import ExplainRows, resume, work
 from foveate.text.encoded import Text
 from foveate.text.explainer import Explainer, refusal
-from foveate.text.explanation import Explanation, save
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import save
 from foveate.text.inputs import BadRow, Row
 from foveate.text.methods import run
 from foveate.text.probe import Probe

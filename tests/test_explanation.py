@@ -10,17 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import RequestError
-from foveate.text.explanation import (
-    Explanation,
-    JsonlWriter,
-    ParquetWriter,
-    Step,
-    Token,
-    load,
-    open_writer,
-    read,
-    save,
-)
+from foveate.text.explanation import Explanation, Step, Token
+from foveate.text.explanation_files import JsonlWriter, ParquetWriter, load, open_writer, read, save
 
 REAL = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 2**31 - 1)

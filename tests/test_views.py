@@ -20,7 +20,8 @@ from foveate.text.agent import Agent
 from foveate.text.classifier import TextClassifier
 from foveate.text.explained import explained
 from foveate.text.explainer import Explainer
-from foveate.text.explanation import Explanation, Step, Token, save
+from foveate.text.explanation import Explanation, Step, Token
+from foveate.text.explanation_files import save
 from foveate.text.probe import Probe
 from foveate.viz.figures import pareto, pareto_front, plot, replay
 from foveate.viz.html import fragment, page

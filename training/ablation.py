@@ -21,7 +21,8 @@ from foveate.run import write_atomically
 from foveate.text.agent import Agent
 from foveate.text.classifier import TextClassifier
 from foveate.text.encoded import Encoded
-from foveate.text.explanation import Explanation, load, save
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import load, save
 from foveate.text.inputs import read_texts
 from foveate.text.methods.agent import play
 from foveate.text.probe import Probe

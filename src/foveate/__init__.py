@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from foveate.text.attacker import Attacker
     from foveate.text.classifier import TextClassifier
     from foveate.text.explainer import Explainer
-    from foveate.text.explanation import Explanation, Step, Token, load, read, save
+    from foveate.text.explanation import Explanation, Step, Token
+    from foveate.text.explanation_files import load, read, save
 
 _HOMES = {
     "Agent": "foveate.text.agent",
@@ -25,9 +26,9 @@ _HOMES = {
     "Step": "foveate.text.explanation",
     "TextClassifier": "foveate.text.classifier",
     "Token": "foveate.text.explanation",
-    "load": "foveate.text.explanation",
-    "read": "foveate.text.explanation",
-    "save": "foveate.text.explanation",
+    "load": "foveate.text.explanation_files",
+    "read": "foveate.text.explanation_files",
+    "save": "foveate.text.explanation_files",
 }
 
 __all__ = [

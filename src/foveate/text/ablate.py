@@ -26,7 +26,8 @@ from foveate.text.blind import Sight, blind
 from foveate.text.classifier import TextClassifier
 from foveate.text.comparison import cell
 from foveate.text.encoded import Text
-from foveate.text.explanation import Explanation, load, save
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import load, save
 from foveate.text.inputs import read_labelled
 from foveate.text.methods.agent import play
 from foveate.text.metrics import outcomes

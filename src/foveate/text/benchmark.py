@@ -30,7 +30,8 @@ from foveate.text.classifier import TextClassifier
 from foveate.text.comparison import Sample, Table, sample, tabulate
 from foveate.text.encoded import Text
 from foveate.text.explainer import find_agent, label_indices
-from foveate.text.explanation import Explanation, read
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import read
 from foveate.text.inputs import Columns, read_labelled
 from foveate.text.methods import ATTRIBUTIONS, METHODS, attribute, fork, mask_in_order, mask_positive, opens, run
 from foveate.text.metrics import faithfulness, scores_of

@@ -11,7 +11,8 @@ from foveate.errors import RequestError
 from foveate.text.attack_result import AttackResult
 from foveate.text.attacker import Attacker
 from foveate.text.explainer import Explainer
-from foveate.text.explanation import Explanation, read
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import read
 from foveate.text.inputs import BadRow, Row
 
 Item = Row | BadRow

@@ -23,7 +23,8 @@ from foveate.text.classifier import TextClassifier
 from foveate.text.corpus import AttackRows, ExplainRows, Item, Worker, resume, work
 from foveate.text.encoded import Text
 from foveate.text.explainer import Explainer
-from foveate.text.explanation import Explanation, open_writer
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import open_writer
 from foveate.text.inputs import Columns, Row, read_labelled
 from foveate.text.tagging import CONTENT, Tagger, nltk_tagger
 from foveate.viz.marks import pieces, visible

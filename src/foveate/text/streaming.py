@@ -82,7 +82,7 @@ def stream(settings: Settings, worker: Callable[[], Worker], *, label_column: st
     from tqdm import tqdm
 
     from foveate.text.corpus import resume, work
-    from foveate.text.explanation import open_writer
+    from foveate.text.explanation_files import open_writer
 
     working = worker()
     rows = chain([first], rows)

@@ -22,7 +22,7 @@ from foveate.text import benchmark
 from foveate.text.agent import Agent
 from foveate.text.benchmark import Entry
 from foveate.text.classifier import TextClassifier
-from foveate.text.explanation import load
+from foveate.text.explanation_files import load
 from foveate.text.features import FEATURES
 from foveate.text.metrics import outcomes
 from foveate.text.probe import Probe

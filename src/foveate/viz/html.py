@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from foveate.text.explanation import Explanation, TextWriter
+from foveate.text.explanation import Explanation
+from foveate.text.explanation_files import TextWriter
 from foveate.viz.marks import Piece, action, kept, marked, pieces, rewritten, skipped, visible
 
 # All colours are mixed from the text's own colour and two accents, so that light and dark need no second set, and

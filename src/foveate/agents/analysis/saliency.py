@@ -5,46 +5,31 @@ S3TA, section 4.7, after Greydanus et al. 2018 ("Visualizing and understanding A
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Float, Shaped, UInt8
-from torch import Tensor
-from torch.nn import functional as F
 
 from foveate.agents.agent import PlayingAgent
 from foveate.agents.analysis import drawing
-from foveate.agents.analysis.blur import ATARI, CUT, MINATAR, Blur, blurred, bump, in_words
+from foveate.agents.analysis.agreement import Agreement, Measure, agreement, concentration
+from foveate.agents.analysis.blur import ATARI, MINATAR, in_words
 from foveate.agents.analysis.findings import Findings, Picture, Table
+from foveate.agents.analysis.saliency_map import Seen, examine, to_cells
 from foveate.agents.analysis.subject import Recording, Subject
 from foveate.agents.games import open_game
 from foveate.agents.models.grid import Grid, small
-from foveate.agents.models.interface import AgentInputs, AgentNetwork, AgentOutput, State
 from foveate.agents.placement import screen_centres
 from foveate.agents.trace import Trace
-from foveate.bootstrap import Interval, bootstrap_means
 from foveate.errors import RequestError
-from foveate.threads import side_by_side
-from foveate.viz.video import between
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OUTPUTS = ("policy", "value")
-
-TILE = 8
-"""Pixels along each side of the tiles that the points are blurred in: those of a tile share the screen around it."""
-
-TOP = 0.1
-"""Share of the cells that count as looked at: those with the most attention."""
-
-SHUFFLES = 100
-"""Random orders of a map's cells that the agreement is averaged over."""
 
 
 @dataclass(frozen=True)
@@ -127,230 +112,6 @@ def analyse(settings: Settings) -> Findings:
         tables=[_table(output, heads) for output, heads in found.items()],
         pictures=figures,
     )
-
-
-# --- the maps
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A step, where the agent looked, and what would have changed its mind."""
-
-    step: int
-    screen: UInt8[np.ndarray, "height width 3"]
-    maps: Float[Tensor, "heads rows columns"]
-    saliency: dict[str, Float[Tensor, "high wide"]]
-    """Of the policy and of the value, at every pixel of the observation."""
-
-
-def examine(trace: Trace, step: int, agent: PlayingAgent, blur: Blur, stride: int) -> Seen:
-    """Saliency of one step of a trace, from what the agent remembered then."""
-    piece = trace.piece(step)
-    row = step - piece.start
-    inputs = AgentInputs(*(x[row : row + 1] for x in vars(piece.inputs).values()))
-    policy, value = saliency(agent.network, inputs, trace.remembered(step, agent), blur, stride)
-    return Seen(step, piece.screen[row].numpy(), piece.maps[row], {"policy": policy, "value": value})
-
-
-@torch.inference_mode()
-def saliency(
-    network: AgentNetwork, inputs: AgentInputs, state: State, blur: Blur, stride: int = 1
-) -> tuple[Float[Tensor, "height width"], Float[Tensor, "height width"]]:
-    """How much a blur at each pixel changes the policy and the value: S = ||out(X') - out(X)||² / 2.
-
-    The policy is the softmax of the logits, as in S3TA's section 4.7. One step of one environment (T = B = 1). With a
-    stride, the pixels between the blurred ones are interpolated.
-    """
-    frame = inputs.observation[0, 0]
-    size = (frame.shape[1], frame.shape[2])
-    points = [torch.arange(0, n, stride) for n in size]
-    before = network(inputs, state)[0]
-    what_if = network.what_if(inputs, state)
-
-    @torch.inference_mode()
-    def of(down: Tensor) -> Tensor:
-        changes = torch.zeros(2, len(down), len(points[1]))
-        for rows, columns, patches, top, left in patches_of(frame, [down, points[1]], blur):
-            changes[:, rows, columns] = torch.stack(change(what_if(patches, top, left), before))
-        return changes
-
-    maps = torch.cat(side_by_side(of, [points[0][place] for place in _tiles(points[0])]), 1)
-    if stride > 1:
-        down, across = (torch.from_numpy(between(p.numpy(), n)) for p, n in zip(points, size, strict=True))
-        maps = down @ maps @ across.T
-    return maps[0], maps[1]
-
-
-def patches_of(
-    frame: UInt8[Tensor, "channels height width"], points: Sequence[Shaped[Tensor, " _"]], blur: Blur
-) -> Iterator[tuple[Tensor, Tensor, UInt8[Tensor, "n channels high wide"], int, int]]:
-    """The frame blurred at each point: places of the points in `points` (rows and columns), the part of the frame that
-    is not the same any more, and where that begins.
-
-    Patches are bytes, as agents are shown; so the bumps end where they change no byte, and points whose blur changes
-    nothing at all (on plain ground) are left out.
-    """
-    _, height, width = frame.shape
-    plain = frame.float()
-    other = blurred(plain, blur.width) - plain
-    reach = math.ceil(CUT * blur.bump)
-    rows_of, columns_of = (_tiles(p) for p in points)
-    for rows in rows_of:
-        for columns in columns_of:
-            at, beside = points[0][rows], points[1][columns]
-            down = slice(max(int(at[0]) - reach, 0), min(int(at[-1]) + reach + 1, height))
-            across = slice(max(int(beside[0]) - reach, 0), min(int(beside[-1]) + reach + 1, width))
-            bumps = (
-                bump(at, torch.arange(height)[down], blur.bump)[:, None, :, None]
-                * bump(beside, torch.arange(width)[across], blur.bump)[None, :, None, :]
-            ).flatten(0, 1)
-            part = plain[:, down, across]
-            patches = (part + bumps[:, None] * other[:, down, across]).round_().clamp_(0, 255).to(torch.uint8)
-            differ = (patches != frame[:, down, across]).any(1)
-            some = differ.any(2).any(1).nonzero().squeeze(1)
-            if len(some):
-                high, wide = (_extent(differ.any(0).any(1 - axis)) for axis in (0, 1))
-                patches = patches[some, :, high, wide]
-                yield (
-                    rows[some // len(columns)],
-                    columns[some % len(columns)],
-                    patches,
-                    down.start + high.start,
-                    across.start + wide.start,
-                )
-
-
-def _tiles(points: Shaped[Tensor, " n"]) -> list[Tensor]:
-    """Places of the points that share a tile, along one axis."""
-    return [(points // TILE == tile).nonzero().squeeze(1) for tile in (points // TILE).unique()]
-
-
-def _extent(some: Bool[Tensor, " pixels"]) -> slice:
-    """From the first to the last that is so."""
-    places = some.nonzero()
-    return slice(int(places[0]), int(places[-1]) + 1)
-
-
-def change(after: AgentOutput, before: AgentOutput) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """S of the policy and of the value. What float32 cannot tell from nothing is nothing."""
-
-    def half_square(new: Tensor, old: Tensor) -> Tensor:
-        differ = (new - old).double()
-        differ = differ * (differ.abs() > 4e-6 * (1 + old.abs()))
-        return (differ**2).sum(-1).float() / 2
-
-    return (
-        half_square(after.logits[0].softmax(-1), before.logits[0].softmax(-1)),
-        half_square(after.value[0, :, None], before.value[0, :, None]),
-    )
-
-
-def to_cells(saliency: Float[Tensor, "height width"], grid: Grid) -> Float[Tensor, "rows columns"]:
-    """The mean over the pixels that lie nearest to each cell's centre."""
-
-    def nearest(size: int, cells: int, first: float, step: float) -> Tensor:
-        centres = first + step * torch.arange(cells)
-        mine = (torch.arange(size)[:, None] - centres).abs().argmin(1)
-        pixels = F.one_hot(mine, cells).float()
-        return pixels / pixels.sum(0).clamp(min=1)
-
-    height, width = saliency.shape
-    down = nearest(height, grid.height, grid.row, grid.row_step)
-    across = nearest(width, grid.width, grid.column, grid.column_step)
-    return down.T @ saliency @ across
-
-
-# --- the agreement
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number of a head: as it is, against its controls, and the paired differences."""
-
-    actual: Interval
-    shuffled: Interval
-    """The map's cells in random order."""
-    other_time: Interval
-    """The same head's maps of the other frames: what a head shows that looks where it looks on average."""
-    above_shuffled: Interval
-    above_other_time: Interval
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Of one head's attention with one saliency, over the frames that have any of that."""
-
-    rank_correlation: Measure
-    """Spearman's, over the cells of a map."""
-    share_inside: Measure
-    """Share of the saliency that lies in the tenth of the cells with the most attention."""
-    share_near: Measure
-    """The same of those cells and the ones beside them: a cell's features come from its neighbours too."""
-    frames: int
-
-    def numbers(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def agreement(
-    maps: Float[Tensor, "frames rows columns"], saliency: Float[Tensor, "frames rows columns"], rng: torch.Generator
-) -> Agreement | None:
-    """How attention and saliency agree; None where fewer than two frames have any saliency."""
-    some = saliency.sum((1, 2)) > 0
-    shape = maps.shape[1:]
-    maps, saliency = maps[some].flatten(1), saliency[some].flatten(1)
-    frames = len(maps)
-    if frames < 2:
-        return None
-    # Of each frame its own, or one unlucky order would tell of all frames alike.
-    orders = torch.rand(frames, SHUFFLES, maps.shape[1], generator=rng).argsort(2)
-
-    def beside(cells: Float[Tensor, "*n cells"]) -> Float[Tensor, "*n cells"]:
-        return F.max_pool2d(cells.reshape(-1, 1, *shape), 3, 1, 1).view(cells.shape)
-
-    def measure(looked: Tensor, salient: Tensor, widened: Callable[[Tensor], Tensor] = lambda x: x) -> Measure:
-        all_pairs = salient @ widened(looked).T
-        actual = all_pairs.diagonal()
-        other = (all_pairs.sum(1) - actual) / (frames - 1)
-        mixed = looked[:, None].expand_as(orders).gather(2, orders)
-        shuffled = torch.einsum("fc,fsc->fs", salient, widened(mixed)).mean(1)
-        values = torch.stack([actual, shuffled, other, actual - shuffled, actual - other], 1)
-        return Measure(*bootstrap_means(values.float(), rng))
-
-    share, tops = saliency.double() / saliency.double().sum(1, keepdim=True), top_cells(maps)
-    return Agreement(
-        rank_correlation=measure(standard_ranks(maps), standard_ranks(saliency)),
-        share_inside=measure(tops, share),
-        share_near=measure(tops, share, beside),
-        frames=frames,
-    )
-
-
-def standard_ranks(values: Float[Tensor, "n cells"]) -> Float[Tensor, "n cells"]:
-    """Ranks, ties sharing their mean, less their mean and divided by their norm: Spearman's correlation is the product
-    of two. Zeros where all are the same, which ranks nothing: the correlation is 0."""
-    below = (values[:, None, :] < values[:, :, None]).sum(2)
-    same = (values[:, None, :] == values[:, :, None]).sum(2)
-    ranks = below.double() + same / 2
-    ranks = ranks - ranks.mean(1, keepdim=True)
-    return ranks / ranks.norm(dim=1, keepdim=True).clamp(min=1e-9)
-
-
-def top_cells(values: Float[Tensor, "n cells"]) -> Float[Tensor, "n cells"]:
-    """1 for the tenth of the cells with the highest values; those that share the last places share what is left."""
-    count = math.ceil(TOP * values.shape[1])
-    last = values.topk(count, 1).values[:, -1:]
-    above, tied = (values > last).double(), (values == last).double()
-    return above + tied * (count - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
-
-
-def concentration(saliency: Float[Tensor, "frames cells"]) -> Interval | None:
-    """Share of the saliency in the tenth of the cells that have the most of it; None where there is none."""
-    saliency = saliency[saliency.sum(1) > 0].double()
-    if not len(saliency):
-        return None
-    shares = (top_cells(saliency) * saliency).sum(1) / saliency.sum(1)
-    return bootstrap_means(shares[:, None].float(), torch.Generator().manual_seed(0))[0]
 
 
 # --- words
