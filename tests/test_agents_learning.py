@@ -462,6 +462,37 @@ class TestResuming:
         assert "\n" not in str(error.value)
 
 
+class TestStarting:
+    def test_it_learns_on_from_another_s_weights_and_what_that_knows_of_its_screens(self, tmp_path: Path) -> None:
+        first = train(small(tmp_path / "first", steps=16, whiten=True, seed=1))
+        settings = small(tmp_path / "second", steps=16, whiten=True, seed=2, start=str(first))
+        before, begun = PlayingAgent.load(first), Trainer(settings)
+        begun.begin()
+        for agent in (begun.agent, begun.actor.agent):
+            assert all(torch.equal(t, agent.state_dict()[name]) for name, t in before.state_dict().items())
+        assert begun.step == 0 and not begun.optimiser.state
+        begun.close()
+        after = PlayingAgent.load(train(settings))
+        assert after.steps == 16 and after.fingerprint() != before.fingerprint()
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"model": "mask-a3c", "network": ()}, "model s3ta, not mask-a3c"),
+            ({"network": ("memory=16",)}, "memory 8, not 16"),
+            ({"whiten": True}, "whiten False, not True"),
+            ({"environment": EnvironmentSettings("MinAtar/Asterix-v1")}, "actions 3, not 5"),
+            ({"start": "nobody"}, "no playing agent at nobody"),
+        ],
+        ids=["model", "size", "whitened", "game", "none"],
+    )
+    def test_another_network_s_weights_are_refused(self, changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+        first = train(small(tmp_path / "first", steps=8))
+        with pytest.raises(RequestError, match=said) as error:
+            train(small(tmp_path / "second", **{"start": str(first), **changes}))
+        assert "\n" not in str(error.value) and not (tmp_path / "second").exists()
+
+
 class TestRuns:
     def test_what_it_leaves(self, tmp_path: Path) -> None:
         place = train(small(tmp_path))

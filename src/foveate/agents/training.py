@@ -56,6 +56,8 @@ class TrainSettings:
     whiten: bool = False
     """Show the network each pixel as its distance from what it is in random play, in deviations: things that move stand
     out, which attention finds things by where the ground is bright or they are small, as on Atari."""
+    start: str | None = None
+    """A trained agent to learn on from, by name, directory or hub id, with the same network for screens of that size."""
     algorithm: Algorithm = "impala"
     """How it learns; the settings of the other are not read."""
     impala: ImpalaSettings = field(default_factory=ImpalaSettings)
@@ -195,6 +197,8 @@ class Trainer:
             settings=parse_options(settings.network),
             whiten=settings.whiten,
         ).to(self.device)
+        if settings.start is not None:
+            _start_from(self.agent, settings.start)
         self.autocast = _autocast(settings.precision, self.device, self.agent.observation)
         self.optimiser = optimiser_of(self.agent.network, settings.learning)
         self.teacher: Teacher | None = None
@@ -224,7 +228,7 @@ class Trainer:
     def begin(self) -> None:
         """What there is to do before the first step of a run that is not resumed."""
         x = self.settings
-        if x.whiten:
+        if x.whiten and x.start is None:
             whiten(self.agent, x.environment, envs=x.envs, seed=x.seed, threads=x.threads)
             self.actor.agent.load_state_dict(self.agent.state_dict())
 
@@ -382,6 +386,25 @@ class Trainer:
         if self._thread is not None:
             self._thread.shutdown()
         self.actor.environments.close()
+
+
+def _start_from(agent: PlayingAgent, name: str) -> None:
+    """Take over a trained agent's weights, and what it knows of its screens. Raises RequestError where they are of
+    another network."""
+    trained = PlayingAgent.load(name)
+    theirs, ours = _network(trained), _network(agent)
+    if differ := [f"{part} {value}, not {ours.get(part)}" for part, value in theirs.items() if ours.get(part) != value]:
+        raise RequestError(
+            f"cannot go on from the agent {name}: it has {'; '.join(differ)}; give its --env, --model, --network and "
+            "--whiten, or take another agent"
+        )
+    agent.load_state_dict(trained.state_dict())
+
+
+def _network(agent: PlayingAgent) -> dict[str, Any]:
+    """What weights must have in common to be exchanged."""
+    about = agent.config()
+    return {name: about[name] for name in ("model", "observation", "actions", "whiten")} | about["settings"]
 
 
 def save_agent(agent: PlayingAgent, directory: Path) -> None:
