@@ -57,7 +57,7 @@ class TrainSettings:
     """Show the network each pixel as its distance from what it is in random play, in deviations: things that move stand
     out, which attention finds things by where the ground is bright or they are small, as on Atari."""
     start: str | None = None
-    """A trained agent to learn on from, by name, directory or hub id, with the same network for screens of that size."""
+    """A trained agent to learn on from: a name, directory or hub id, with the same network for screens of that size."""
     algorithm: Algorithm = "impala"
     """How it learns; the settings of the other are not read."""
     impala: ImpalaSettings = field(default_factory=ImpalaSettings)
