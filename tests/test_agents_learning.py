@@ -478,7 +478,7 @@ class TestStarting:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"model": "mask-a3c", "network": ()}, "model s3ta, not mask-a3c"),
+            ({"model": "mask-a3c", "network": ()}, "model s3ta, not mask-a3c; give"),
             ({"network": ("memory=16",)}, "memory 8, not 16"),
             ({"whiten": True}, "whiten False, not True"),
             ({"environment": EnvironmentSettings("MinAtar/Asterix-v1")}, "actions 3, not 5"),

@@ -394,6 +394,8 @@ def _start_from(agent: PlayingAgent, name: str) -> None:
     trained = PlayingAgent.load(name)
     theirs, ours = _network(trained), _network(agent)
     if differ := [f"{part} {value}, not {ours.get(part)}" for part, value in theirs.items() if ours.get(part) != value]:
+        if trained.model != agent.model:
+            del differ[1:]  # other settings, too, then, which say nothing
         raise RequestError(
             f"cannot go on from the agent {name}: it has {'; '.join(differ)}; give its --env, --model, --network and "
             "--whiten, or take another agent"
