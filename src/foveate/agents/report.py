@@ -1,7 +1,8 @@
-"""What an update is told of, and what many of them come to."""
+"""What an update is told of, what many of them come to, and how a run tells of it while it goes on."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -64,3 +65,30 @@ class Tally:
         tally.updates, tally.scores, tally.lengths = values["updates"], values["scores"], values["lengths"]
         tally.recent += values["recent"]
         return tally
+
+
+class Progress:
+    """A bar on a terminal; a line of metrics elsewhere too."""
+
+    def __init__(self, total: int, start: int) -> None:
+        from tqdm import tqdm
+
+        self.total = total
+        self.bar = tqdm(total=total, initial=start, unit="step", unit_scale=True, disable=not sys.stderr.isatty())
+
+    def show(self, step: int, tally: Tally) -> None:
+        if tally.recent:
+            self.bar.set_postfix_str(f"return {sum(tally.recent) / len(tally.recent):.2f}", refresh=False)
+        self.bar.update(step - self.bar.n)
+
+    def say(self, step: int, metrics: Mapping[str, float]) -> None:
+        from tqdm import tqdm
+
+        rate = metrics["steps_per_second"]
+        left = tqdm.format_interval(max(self.total - step, 0) / rate)
+        names = ("return", "games", "entropy", "value", "gradient_norm", "map_entropy", "mask_open")
+        values = "  ".join(f"{name} {metrics[name]:.3g}" for name in names if name in metrics)
+        tqdm.write(f"{step}  {rate:.0f} steps/s  {left} left  {values}", file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()

@@ -6,9 +6,8 @@ import copy
 import logging
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +27,7 @@ from foveate.agents.impala import ImpalaSettings
 from foveate.agents.learner import Algorithm, AlgorithmSettings, learning_rate, optimiser_of, update
 from foveate.agents.models.grid import small
 from foveate.agents.player import NotANumber
-from foveate.agents.report import Report, Tally
+from foveate.agents.report import Progress, Report, Tally
 from foveate.agents.rollout import Actor, Autocast, Unroll
 from foveate.agents.teacher import Teacher, TeacherSettings
 from foveate.agents.whitening import whiten
@@ -417,33 +416,6 @@ def save_agent(agent: PlayingAgent, directory: Path) -> None:
     for file in temporary.iterdir():
         os.replace(file, place / file.name)
     temporary.rmdir()
-
-
-class Progress:
-    """A bar on a terminal; a line of metrics elsewhere too."""
-
-    def __init__(self, total: int, start: int) -> None:
-        from tqdm import tqdm
-
-        self.total = total
-        self.bar = tqdm(total=total, initial=start, unit="step", unit_scale=True, disable=not sys.stderr.isatty())
-
-    def show(self, step: int, tally: Tally) -> None:
-        if tally.recent:
-            self.bar.set_postfix_str(f"return {sum(tally.recent) / len(tally.recent):.2f}", refresh=False)
-        self.bar.update(step - self.bar.n)
-
-    def say(self, step: int, metrics: Mapping[str, float]) -> None:
-        from tqdm import tqdm
-
-        rate = metrics["steps_per_second"]
-        left = tqdm.format_interval(max(self.total - step, 0) / rate)
-        names = ("return", "games", "entropy", "value", "gradient_norm", "map_entropy", "mask_open")
-        values = "  ".join(f"{name} {metrics[name]:.3g}" for name in names if name in metrics)
-        tqdm.write(f"{step}  {rate:.0f} steps/s  {left} left  {values}", file=sys.stderr)
-
-    def close(self) -> None:
-        self.bar.close()
 
 
 def _device(settings: TrainSettings) -> torch.device:
